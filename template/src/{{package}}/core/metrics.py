@@ -1,0 +1,277 @@
+"""How good answers are: metrics with weights, and intervals by resampling rows.
+
+Every metric is a function of (y, score, weight), arrays of shape (n,): the truth, the answer, and how often the row
+counts. Resampling rows with replacement is then a matter of weights, and comparing two models on the same resample too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+Array = np.ndarray
+Metric = Callable[[Array, Array, Array], float]
+
+BINS = 10  # of predicted probability, for calibration
+
+
+def auc(y: Array, score: Array, weight: Array) -> float:
+    """Area under the ROC curve, ties counted half: the probability that a random positive ranks above a random negative
+    (Hanley and McNeil 1982). NaN where only one class is there."""
+    _, rank = np.unique(score, return_inverse=True)
+    return _auc_of_ranks(y, rank, weight)
+
+
+def _auc_of_ranks(y: Array, rank: Array, weight: Array) -> float:
+    positive = np.bincount(rank, weight * y)
+    negative = np.bincount(rank, weight * (1 - y))
+    pairs = positive.sum() * negative.sum()
+    if pairs == 0:
+        return float("nan")
+    return float(np.dot(positive, np.cumsum(negative) - negative / 2) / pairs)
+
+
+def average_precision(y: Array, score: Array, weight: Array) -> float:
+    """Precision averaged over recall, sum of (R_n - R_n-1) P_n over the thresholds. NaN without a positive."""
+    _, rank = np.unique(-score, return_inverse=True)
+    positive = np.bincount(rank, weight * y)
+    found, shown = np.cumsum(positive), np.cumsum(np.bincount(rank, weight))
+    if found[-1] == 0:
+        return float("nan")
+    return float(np.dot(positive, found / np.maximum(shown, 1e-300)) / found[-1])
+
+
+def brier(y: Array, score: Array, weight: Array) -> float:
+    """Mean squared difference of probability and outcome (Brier 1950)."""
+    return float(np.average((score - y) ** 2, weights=weight))
+
+
+def log_loss(y: Array, score: Array, weight: Array) -> float:
+    """Mean negative log-likelihood, probabilities clipped at 1e-15."""
+    p = np.clip(score, 1e-15, 1 - 1e-15)
+    return float(np.average(-(y * np.log(p) + (1 - y) * np.log1p(-p)), weights=weight))
+
+
+def calibration_error(y: Array, score: Array, weight: Array) -> float:
+    """Expected calibration error: mean gap of predicted and observed share over 10 equal-width bins, weighted by rows
+    (Naeini et al. 2015)."""
+    table = calibration(y, score, weight)
+    share = table["rows"] / table["rows"].sum()
+    return float((share * (table["predicted"] - table["observed"]).abs()).sum())
+
+
+def calibration(y: Array, score: Array, weight: Array | None = None) -> pd.DataFrame:
+    """Observed share by predicted probability: columns predicted, observed, rows; a line per bin that has rows."""
+    weight = np.ones(len(y)) if weight is None else weight
+    place = np.clip((score * BINS).astype(int), 0, BINS - 1)
+    rows = np.bincount(place, weight, minlength=BINS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = pd.DataFrame(
+            {
+                "predicted": np.bincount(place, weight * score, minlength=BINS) / rows,
+                "observed": np.bincount(place, weight * y, minlength=BINS) / rows,
+                "rows": rows,
+            }
+        )
+    return table[rows > 0].reset_index(drop=True)
+
+
+def mae(y: Array, score: Array, weight: Array) -> float:
+    """Mean absolute error, in the target's unit."""
+    return float(np.average(np.abs(score - y), weights=weight))
+
+
+def rmse(y: Array, score: Array, weight: Array) -> float:
+    """Root of the mean squared error, in the target's unit."""
+    return float(np.sqrt(np.average((score - y) ** 2, weights=weight)))
+
+
+def r2(y: Array, score: Array, weight: Array) -> float:
+    """Share of the variance that is explained; NaN where the truth does not vary."""
+    spread = np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)
+    return float(1 - np.average((score - y) ** 2, weights=weight) / spread) if spread > 0 else float("nan")
+
+
+def bias(y: Array, score: Array, weight: Array) -> float:
+    """Mean of answer minus truth, in the target's unit."""
+    return float(np.average(score - y, weights=weight))
+
+
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "classification": {
+        "auc": auc,
+        "average_precision": average_precision,
+        "brier": brier,
+        "log_loss": log_loss,
+        "calibration_error": calibration_error,
+    },
+    "regression": {"mae": mae, "rmse": rmse, "r2": r2, "bias": bias},
+}
+
+LARGER_IS_BETTER = frozenset({"auc", "average_precision", "r2"})
+
+
+def gain(metric: str, candidate: float, other: float) -> float:
+    """By how much the candidate is better than the other, whichever way the metric runs."""
+    return candidate - other if metric in LARGER_IS_BETTER else other - candidate
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float | None]:
+        return {key: None if np.isnan(number) else number for key, number in vars(self).items()}
+
+
+def resamples(rows: int, times: int, seed: int) -> Iterator[Array]:
+    """How often each row counts in each bootstrap resample (Efron 1979), one resample at a time.
+
+    Yields:
+        `times` float64 arrays of shape (rows,), each of which sums to `rows`.
+    """
+    random = np.random.default_rng(seed)
+    for _ in range(times):
+        yield np.bincount(random.integers(0, rows, rows), minlength=rows).astype("float64")
+
+
+def with_intervals(
+    problem: str, y: Array, score: Array, times: int, seed: int, names: Sequence[str] | None = None
+) -> dict[str, Interval]:
+    """Each metric of the problem with a percentile bootstrap interval.
+
+    Args:
+        problem: `classification` or `regression`.
+        y, score: Truth and answers, shape (n,), n >= 1.
+        times: Resamples.
+        seed: Makes them repeatable.
+        names: Some of the metrics; default all.
+    """
+    chosen = METRICS[problem] if names is None else {name: METRICS[problem][name] for name in names}
+    _, rank = np.unique(score, return_inverse=True)  # once, not once a resample
+    values: dict[str, list[float]] = {name: [] for name in chosen}
+    for counts in resamples(len(y), times, seed):
+        for name, metric in chosen.items():
+            value = _auc_of_ranks(y, rank, counts) if metric is auc else metric(y, score, counts)
+            values[name].append(value)
+    everyone = np.ones(len(y))
+    return {name: _interval(metric(y, score, everyone), values[name]) for name, metric in chosen.items()}
+
+
+def paired_gain(
+    problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int
+) -> Interval:
+    """By how much the candidate is better than the other on the same rows, positive is better (paired bootstrap)."""
+    measure = METRICS[problem][metric]
+    values = [
+        gain(metric, measure(y, candidate, counts), measure(y, other, counts)) for counts in resamples(len(y), times, seed)
+    ]
+    everyone = np.ones(len(y))
+    return _interval(gain(metric, measure(y, candidate, everyone), measure(y, other, everyone)), values)
+
+
+def _interval(value: float, resampled: list[float]) -> Interval:
+    kept = np.array(resampled)[~np.isnan(resampled)]
+    if len(kept) == 0 or np.isnan(value):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(kept, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def slices(
+    problem: str, y: Array, score: Array, groups: Mapping[str, pd.Series], metric: str, times: int, seed: int
+) -> pd.DataFrame:
+    """The deciding metric in each group of rows.
+
+    Args:
+        problem, y, score, times, seed: As for `with_intervals`.
+        groups: For each name of a slice the group of each row, length n.
+        metric: Which metric.
+
+    Returns:
+        Columns slice, group, rows, observed, predicted (means), value, low, high; ordered by slice and group.
+    """
+    lines = []
+    for name, group in groups.items():
+        for label, rows in pd.Series(np.arange(len(y))).groupby(group.astype("str").to_numpy(), sort=True):
+            at = rows.to_numpy()
+            found = with_intervals(problem, y[at], score[at], times, seed, [metric])[metric]
+            lines.append((name, label, len(at), y[at].mean(), score[at].mean(), found.value, found.low, found.high))
+    return pd.DataFrame(
+        lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"]
+    )
+
+
+def baseline(problem: str, y_train: Array, rows: int) -> Array:
+    """The answer of somebody who knows no inputs: the share of the class, or the mean, of the training rows.
+
+    For a class, the majority follows from it: the share is above or below one half.
+
+    Returns:
+        float64 array of shape (rows,).
+    """
+    if problem not in METRICS:
+        raise ValueError(f"there is no problem {problem!r}; there are {', '.join(METRICS)}")
+    return np.full(rows, float(np.mean(y_train)))
+
+
+def single_input_skill(problem: str, features: pd.DataFrame, y: Array, seed: int, rows: int = 20_000) -> pd.Series:
+    """How well each input alone predicts: a small tree fitted on half of the rows, judged on the other half.
+
+    An input that alone nearly gives the answer is the answer, or was recorded after it.
+
+    Returns:
+        By input, from 0 (nothing) to 1 (everything): 2 AUC - 1 for a class, R2 for a number; not below 0.
+    """
+    random = np.random.default_rng(seed)
+    at = np.sort(random.permutation(len(y))[:rows])
+    fitted, judged = at[::2], at[1::2]
+    skill = {}
+    for name in features:
+        column = features[name]
+        if not pd.api.types.is_numeric_dtype(column.dtype):
+            means = pd.Series(y[fitted]).groupby(column.iloc[fitted].astype("str").to_numpy()).mean()
+            values = column.astype("str").map(means).astype("float64").to_numpy()
+        else:
+            values = column.to_numpy(dtype="float64", na_value=np.nan)
+        inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)[:, None]
+        ones = np.ones(len(judged))
+        if problem == "classification":
+            tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
+            tree.fit(inputs[fitted], y[fitted])
+            answers = tree.predict_proba(inputs[judged])[:, -1]
+            skill[name] = 2 * auc(y[judged], answers, ones) - 1
+        else:
+            tree = DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
+            skill[name] = r2(y[judged], tree.fit(inputs[fitted], y[fitted]).predict(inputs[judged]), ones)
+    return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)
+
+
+def importance(
+    metric: str, problem: str, predict: Callable[[pd.DataFrame], Array], features: pd.DataFrame, y: Array, seed: int
+) -> pd.DataFrame:
+    """Permutation importance (Breiman 2001): what the metric loses when one input is shuffled, mean of three shuffles.
+
+    Returns:
+        Columns input, loss (positive: the input matters), spread (standard deviation); the most important first.
+    """
+    random = np.random.default_rng(seed)
+    measure, ones = METRICS[problem][metric], np.ones(len(y))
+    whole = measure(y, predict(features), ones)
+    lines = []
+    for name in features:
+        losses = []
+        for _ in range(3):
+            shuffled = features.assign(**{name: features[name].to_numpy()[random.permutation(len(y))]})
+            losses.append(gain(metric, whole, measure(y, predict(shuffled), ones)))
+        lines.append((name, float(np.mean(losses)), float(np.std(losses))))
+    table = pd.DataFrame(lines, columns=["input", "loss", "spread"])
+    return table.sort_values("loss", ascending=False, kind="stable").reset_index(drop=True)

@@ -1,0 +1,63 @@
+"""Where things are: the only reader of the environment and of `.env`. What to learn stands in params.yaml."""
+
+import getpass
+import os
+from functools import cached_property
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+"""Telemetry of the tools is off; the same names in `.env` with another value switch it on."""
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""The flow retries a whole step; the client's own default keeps a person waiting for minutes."""
+
+
+class Settings(BaseSettings):
+    """One value per outside thing, read once."""
+
+    model_config = SettingsConfigDict(env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    source_uri: str = ""
+    mask_key: SecretStr = SecretStr("")
+    data_remote: str = ""
+    data_remote_endpoint: str = ""
+    mlflow_tracking_uri: str = "sqlite:///mlflow.db"
+    prefect_api_url: str = ""
+    notify_urls: SecretStr = SecretStr("")
+    retries: int = Field(default=2, ge=0)
+    retry_delay_seconds: float = Field(default=5, ge=0)
+    timeout_minutes: float = Field(default=120, gt=0)
+    push_data: bool = True
+    actor: str = ""
+
+    @cached_property
+    def who(self) -> str:
+        """Who acts, for the record of promotions: ACTOR, or the account's name."""
+        if self.actor:
+            return self.actor
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError):
+            return "unknown"
+
+    def environment(self) -> dict[str, str]:
+        """The environment for the tools that this project starts: ours, `.env` under it, their telemetry off."""
+        here = {
+            "PREFECT_HOME": str(Path(".prefect").absolute()),
+            "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        }
+        file = {key: value for key, value in dotenv_values(".env").items() if value}
+        return {**QUIET, **PATIENCE, **here, **file, **os.environ}
+
+    def apply(self) -> None:
+        """Give this process that environment, before it imports a tool that reads it."""
+        os.environ.update(self.environment())
