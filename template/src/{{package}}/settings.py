@@ -16,8 +16,13 @@ QUIET = {
 }
 """Telemetry of the tools is off; the same names in `.env` with another value switch it on."""
 
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""The flow retries a whole step; the client's own default keeps a person waiting for minutes."""
+MANNERS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command itself says what happens; the run's page has it all
+}
+"""How the tools behave in a terminal; `.env` may say otherwise."""
 
 
 class Settings(BaseSettings):
@@ -53,10 +58,9 @@ class Settings(BaseSettings):
         here = {
             "PREFECT_HOME": str(Path(".prefect").absolute()),
             "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
-            "PREFECT_LOGGING_LEVEL": "WARNING",
         }
         file = {key: value for key, value in dotenv_values(".env").items() if value}
-        return {**QUIET, **PATIENCE, **here, **file, **os.environ}
+        return {**QUIET, **MANNERS, **here, **file, **os.environ}
 
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 Array = np.ndarray
 Metric = Callable[[Array, Array, Array], float]
@@ -166,13 +165,12 @@ def with_intervals(
     return {name: _interval(metric(y, score, everyone), values[name]) for name, metric in chosen.items()}
 
 
-def paired_gain(
-    problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int
-) -> Interval:
+def paired_gain(problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int) -> Interval:
     """By how much the candidate is better than the other on the same rows, positive is better (paired bootstrap)."""
     measure = METRICS[problem][metric]
     values = [
-        gain(metric, measure(y, candidate, counts), measure(y, other, counts)) for counts in resamples(len(y), times, seed)
+        gain(metric, measure(y, candidate, counts), measure(y, other, counts))
+        for counts in resamples(len(y), times, seed)
     ]
     everyone = np.ones(len(y))
     return _interval(gain(metric, measure(y, candidate, everyone), measure(y, other, everyone)), values)
@@ -205,54 +203,7 @@ def slices(
             at = rows.to_numpy()
             found = with_intervals(problem, y[at], score[at], times, seed, [metric])[metric]
             lines.append((name, label, len(at), y[at].mean(), score[at].mean(), found.value, found.low, found.high))
-    return pd.DataFrame(
-        lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"]
-    )
-
-
-def baseline(problem: str, y_train: Array, rows: int) -> Array:
-    """The answer of somebody who knows no inputs: the share of the class, or the mean, of the training rows.
-
-    For a class, the majority follows from it: the share is above or below one half.
-
-    Returns:
-        float64 array of shape (rows,).
-    """
-    if problem not in METRICS:
-        raise ValueError(f"there is no problem {problem!r}; there are {', '.join(METRICS)}")
-    return np.full(rows, float(np.mean(y_train)))
-
-
-def single_input_skill(problem: str, features: pd.DataFrame, y: Array, seed: int, rows: int = 20_000) -> pd.Series:
-    """How well each input alone predicts: a small tree fitted on half of the rows, judged on the other half.
-
-    An input that alone nearly gives the answer is the answer, or was recorded after it.
-
-    Returns:
-        By input, from 0 (nothing) to 1 (everything): 2 AUC - 1 for a class, R2 for a number; not below 0.
-    """
-    random = np.random.default_rng(seed)
-    at = np.sort(random.permutation(len(y))[:rows])
-    fitted, judged = at[::2], at[1::2]
-    skill = {}
-    for name in features:
-        column = features[name]
-        if not pd.api.types.is_numeric_dtype(column.dtype):
-            means = pd.Series(y[fitted]).groupby(column.iloc[fitted].astype("str").to_numpy()).mean()
-            values = column.astype("str").map(means).astype("float64").to_numpy()
-        else:
-            values = column.to_numpy(dtype="float64", na_value=np.nan)
-        inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)[:, None]
-        ones = np.ones(len(judged))
-        if problem == "classification":
-            tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            tree.fit(inputs[fitted], y[fitted])
-            answers = tree.predict_proba(inputs[judged])[:, -1]
-            skill[name] = 2 * auc(y[judged], answers, ones) - 1
-        else:
-            tree = DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            skill[name] = r2(y[judged], tree.fit(inputs[fitted], y[fitted]).predict(inputs[judged]), ones)
-    return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)
+    return pd.DataFrame(lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"])
 
 
 def importance(
@@ -267,7 +218,7 @@ def importance(
     measure, ones = METRICS[problem][metric], np.ones(len(y))
     whole = measure(y, predict(features), ones)
     lines = []
-    for name in features:
+    for name in map(str, features):
         losses = []
         for _ in range(3):
             shuffled = features.assign(**{name: features[name].to_numpy()[random.permutation(len(y))]})

@@ -13,13 +13,12 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core import model, search
-from {{ package }}.core.metrics import single_input_skill
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import bundle, tables
-from {{ package }}.params import Run, load_run
-from {{ package }}.stages import paths
+from .. import ProjectError
+from ..core import model, search
+from ..core.schema import CONTRACT
+from ..io import bundle, tables
+from ..params import Run, load_run
+from ..stages import paths
 
 EXAMPLES = 8  # rows that the bundle keeps with their answers
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
@@ -60,8 +59,10 @@ def train() -> None:
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
     if len(np.unique(y[:1_000_000])) < 2:
-        raise ProjectError(f"{CONTRACT.target} has one value in all {len(y):,} training rows; there is nothing to learn.")
-    skill = single_input_skill(run.problem, inputs, y, run.seed)
+        raise ProjectError(
+            f"{CONTRACT.target} has one value in all {len(y):,} training rows; there is nothing to learn."
+        )
+    skill = search.single_input_skill(run.problem, inputs, y, run.seed)
     leaks = skill[skill > run.validation.max_single_input_skill]
     if len(leaks):
         named = ", ".join(f"{name} ({value:.2f})" for name, value in leaks.items())
@@ -81,13 +82,22 @@ def open_study(key: str, run: Run) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     paths.STUDIES.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{paths.STUDIES}")
-    how = {"direction": search.direction(run.gate.metric), "pruner": search.pruner(run.split.folds)}
-    study = optuna.create_study(study_name=key, storage=storage, load_if_exists=True, **how)
+
+    def study_of_key() -> optuna.Study:
+        return optuna.create_study(
+            study_name=key,
+            storage=storage,
+            load_if_exists=True,
+            direction=search.direction(run.gate.metric),
+            pruner=search.pruner(run.split.folds),
+        )
+
+    study = study_of_key()
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     kept = [trial for trial in study.trials if trial.state in finished]
     if len(kept) < len(study.trials):  # a trial that was killed would keep its number and shift the others
         optuna.delete_study(study_name=key, storage=storage)
-        study = optuna.create_study(study_name=key, storage=storage, **how)
+        study = study_of_key()
         study.add_trials(kept)
     if kept:
         print(f"taking up a search with {len(kept)} finished trials", flush=True)

@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 
-from {{ package }} import ProjectError
-from {{ package }}.core.contract import REASON, check_rows, fingerprints
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import tables
-from {{ package }}.params import load_run
-from {{ package }}.stages import paths
+from .. import ProjectError
+from ..core.contract import REASON, check_rows, fingerprints
+from ..core.schema import CONTRACT
+from ..io import tables
+from ..params import load_run
+from ..stages import paths
 
 
 def validate() -> dict[str, object]:
@@ -42,7 +42,10 @@ def validate() -> dict[str, object]:
                 for reason in checked.set_aside[REASON]:
                     reasons.update(part.split(" (")[0] for part in reason.split("; "))
             total.update(
-                rows=len(raw), good=len(checked.good), set_aside=len(checked.set_aside), unlabelled=len(checked.unlabelled)
+                rows=len(raw),
+                good=len(checked.good),
+                set_aside=len(checked.set_aside),
+                unlabelled=len(checked.unlabelled),
             )
             known = fingerprints(checked.good[CONTRACT.id])
             seen = np.sort(np.concatenate([seen, known]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from {{ package }} import ProjectError
+from .. import ProjectError
 
 FLUSH_ROWS = 500_000  # rows that a writer holds back, so that small chunks do not become small files
 
@@ -36,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = shutil.disk_usage(path.parent).free // 2**20
@@ -63,7 +62,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed kinds: keep what it says, validation judges it
         mixed = [name for name in frame if frame[name].dtype == object]
-        table = pa.Table.from_pandas(frame.astype({name: "str" for name in mixed}), preserve_index=False)
+        table = pa.Table.from_pandas(frame.astype(dict.fromkeys(mixed, "str")), preserve_index=False)
     with writing(path) as partial, pq.ParquetWriter(partial, table.schema, compression="zstd") as writer:
         writer.write_table(table)
 
@@ -129,7 +128,7 @@ def read(path: Path, skip: Sequence[str] = ()) -> pd.DataFrame:
     """
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:  # not the folder's `month=`, and memory flat in rows
-            return file.read([name for name in file.schema_arrow.names if name not in skip]).to_pandas()
+            return file.read([name for name in file.schema_arrow.names if name not in skip]).to_pandas()  # type: ignore[no-any-return]
     except FileNotFoundError as error:
         raise TableError(f"{path} is missing. `make pipeline` makes it, `make pull` fetches it.") from error
     except (pa.ArrowException, OSError) as error:
@@ -177,7 +176,7 @@ def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     if len(frames) == 1:
         return frames[0].reset_index(drop=True)
     result: dict[str, Any] = {}
-    for name in list(frames[0]):
+    for name in [str(name) for name in frames[0]]:
         pieces = [frame.pop(name) for frame in frames]
         if isinstance(pieces[0].dtype, pd.CategoricalDtype):
             result[name] = pd.api.types.union_categoricals(pieces, sort_categories=True)

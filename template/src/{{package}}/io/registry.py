@@ -19,16 +19,15 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 
-import {{ package }}
-from {{ package }} import ProjectError, UnreachableError
-from {{ package }}.core.contract import Contract, check_rows
-from {{ package }}.io import bundle
-from {{ package }}.settings import Settings
+from .. import NAME, ProjectError, UnreachableError
+from ..core.contract import Contract, check_rows
+from ..io import bundle
+from ..settings import Settings
 
-NAME = "{{ distribution }}"
 POINTER = Path("champion.json")
 CHAMPION, CHALLENGER = "champion", "challenger"
 REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic")
@@ -103,7 +102,7 @@ class Record:
     example: pd.DataFrame
 
 
-class Scorer(mlflow.pyfunc.PythonModel):
+class Scorer(PythonModel):
     """What `mlflow models serve` and `mlflow.pyfunc.load_model` run: the bundle, with its contract in front."""
 
     def load_context(self, context: Any) -> None:
@@ -199,7 +198,9 @@ class Registry:
     def _log_model(self, run_id: str, record: Record) -> None:
         columns = record.contract.without_target()
         signature = ModelSignature(
-            inputs=Schema([ColSpec(_TYPES[column.kind], column.name, required=not column.nullable) for column in columns]),
+            inputs=Schema(
+                [ColSpec(_TYPES[column.kind], column.name, required=not column.nullable) for column in columns]
+            ),
             outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "set_aside")]),
         )
         example = record.example.copy()
@@ -210,7 +211,7 @@ class Registry:
                 name="model",
                 python_model=Scorer(),
                 artifacts={"bundle": str(record.model)},
-                code_paths=[str(Path({{ package }}.__file__).parent)],
+                code_paths=[str(Path(__file__).parent.parent)],
                 pip_requirements=[f"{name}=={installed(name)}" for name in REQUIREMENTS],
                 signature=signature,
                 input_example=example,
@@ -355,7 +356,9 @@ class Registry:
         """
         now, former = self.holder(CHAMPION), self.former()
         if now is None or former is None:
-            raise RegistryError("there is nothing to go back to: no version was champion before. `make history` shows all.")
+            raise RegistryError(
+                "there is nothing to go back to: no version was champion before. `make history` shows all."
+            )
         version = self.version(former)
         self._move("rollback", now, version, who, why)
         return version

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core.contract import mask
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import source, tables
-from {{ package }}.params import load_run
-from {{ package }}.settings import Settings
-from {{ package }}.stages import paths
-from {{ package }}.stages.resolve import readable_source
+from .. import ProjectError
+from ..core.contract import mask
+from ..core.schema import CONTRACT
+from ..io import source, tables
+from ..params import load_run
+from ..settings import Settings
+from ..stages import paths
+from ..stages.resolve import readable_source
 
 
 def ingest(settings: Settings) -> int:

@@ -18,14 +18,15 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from {{ package }} import UnreachableError
-from {{ package }}.core.gate import Outcome
-from {{ package }}.io import dvc, git, tables
-from {{ package }}.settings import Settings
-from {{ package }}.stages import paths
-from {{ package }}.stages.resolve import recall, resolve_run
+from .. import UnreachableError
+from ..core.gate import Outcome
+from ..io import dvc, git, tables
+from ..settings import Settings
+from ..stages import paths
+from ..stages.resolve import recall, resolve_run
 
 ALIVE = Path(".cache/flow-run")
+_RELEASE = __name__.replace("flows.train", "stages.release")
 
 
 @dataclass
@@ -55,13 +56,12 @@ def train() -> Report:
     def step(name: str, work: Callable[[], Any], retries: int = settings.retries) -> Any:
         begun = time.perf_counter()
         wrapped = task(
-            work,
             name=name,
             retries=retries,
             retry_delay_seconds=settings.retry_delay_seconds,
             retry_condition_fn=_may_pass,
             cache_policy=NO_CACHE,
-        )
+        )(work)
         result = wrapped()
         seconds[name] = time.perf_counter() - begun
         return result
@@ -88,7 +88,7 @@ def train() -> Report:
 
 
 def _record(settings: Settings) -> Outcome:
-    from {{ package }}.stages.release import record  # brings MLflow, which a run with nothing new does not need
+    from ..stages.release import record  # brings MLflow, which a run with nothing new does not need
 
     return record(settings)
 
@@ -116,8 +116,7 @@ class _Progress:
     def __call__(self, line: str) -> None:
         print(line, flush=True)
         if self.importing is None:
-            name = "{{ package }}.stages.release"
-            self.importing = threading.Thread(target=importlib.import_module, args=(name,), daemon=True)
+            self.importing = threading.Thread(target=importlib.import_module, args=(_RELEASE,), daemon=True)
             self.importing.start()
 
 
@@ -143,5 +142,5 @@ def _notify(settings: Settings, title: str, body: str) -> None:
     import apprise
 
     messenger = apprise.Apprise()
-    if not all([messenger.add(url) for url in urls]) or not messenger.notify(title=title, body=body):
+    if not messenger.add([*urls]) or not messenger.notify(title=title, body=body):
         print("a notice could not be sent; look at NOTIFY_URLS in .env", flush=True)

@@ -1,10 +1,10 @@
 """The bundle: a folder with all that scoring needs, so that yesterday's model answers as it did yesterday.
 
-    model.pkl        the fitted estimator, together with the code of core/model.py
-    code/            schema.py and features.py as they were in training
-    manifest.json    what it was trained on and with
-    expected.json    a few rows and the answers that the model gave when it was made
-    checksums.txt    SHA-256 of every file above, as sha256sum writes them
+model.pkl        the fitted estimator, together with the code of core/model.py
+code/            schema.py and features.py as they were in training
+manifest.json    what it was trained on and with
+expected.json    a few rows and the answers that the model gave when it was made
+checksums.txt    SHA-256 of every file above, as sha256sum writes them
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -27,9 +26,9 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core import model as model_module
-from {{ package }}.core.contract import Contract, check_rows
+from .. import ProjectError, api
+from ..core import model as model_module
+from ..core.contract import Contract, check_rows
 
 CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
@@ -127,7 +126,7 @@ def load(folder: Path) -> Bundle:
     _check_files(folder)
     try:
         contract, build_features = _code(folder)
-        model = pickle.load(BytesIO((folder / "model.pkl").read_bytes()))
+        model = pickle.loads((folder / "model.pkl").read_bytes())  # noqa: S301 (its checksum holds)
     except Exception as error:  # whatever old code or an old pickle may raise under today's packages
         raise BundleError(
             f"the bundle in {folder} does not load with the packages installed here ({type(error).__name__}: {error}). "
@@ -168,11 +167,12 @@ def digest(folder: Path) -> str:
 def _code(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
     """Load the bundle's own code under a package name that nothing else has."""
     name = f"_bundle_{next(_numbers)}"
-    package = ModuleType(name)
-    package.__path__ = [str(folder / "code")]
-    sys.modules[name] = package
-    schema = _module(f"{name}.schema", folder / "code" / "schema.py")
-    features = _module(f"{name}.features", folder / "code" / "features.py")
+    for package in (name, f"{name}.core"):
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = []
+    sys.modules[f"{name}.api"] = api  # the names in it are kept, and so may be today's
+    schema = _module(f"{name}.core.schema", folder / "code" / "schema.py")
+    features = _module(f"{name}.core.features", folder / "code" / "features.py")
     return cast(Contract, schema.CONTRACT), cast(Callable[[pd.DataFrame], pd.DataFrame], features.build_features)
 
 
@@ -183,7 +183,9 @@ def _module(name: str, file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     module.__file__ = str(file)
     sys.modules[name] = module
-    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__)
+    exec(  # noqa: S102 (the import system would leave byte code)
+        compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__
+    )
     return module
 
 
@@ -197,7 +199,9 @@ def _check_files(folder: Path) -> None:
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {CHECKSUMS}
     wrong = [f"{name} is missing" for name in sorted(listed.keys() - present)]
     wrong += [f"{name} was added" for name in sorted(present - listed.keys())]
-    wrong += [f"{name} was changed" for name in sorted(listed.keys() & present) if _sha256(folder / name) != listed[name]]
+    wrong += [
+        f"{name} was changed" for name in sorted(listed.keys() & present) if _sha256(folder / name) != listed[name]
+    ]
     if wrong:
         raise BundleError(
             f"the bundle in {folder} is not what was made: {'; '.join(wrong)}. It is not loaded. "

@@ -16,10 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from {{ package }} import ProjectError
-from {{ package }}.settings import Settings
-
-POOL = "{{ distribution }}"
+from . import NAME, ProjectError
+from .settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -57,7 +55,7 @@ def fail(message: str, code: int = 1) -> None:
 
 @contextlib.contextmanager
 def _stage() -> Iterator[None]:
-    from {{ package }}.io.dvc import only_stage
+    from .io.dvc import only_stage
 
     with only_stage():
         yield
@@ -66,7 +64,7 @@ def _stage() -> Iterator[None]:
 @app.command()
 def ingest() -> None:
     """Stage: from the source to data/raw."""
-    from {{ package }}.stages.ingest import ingest
+    from .stages.ingest import ingest
 
     with _stage():
         ingest(Settings())
@@ -75,7 +73,7 @@ def ingest() -> None:
 @app.command()
 def validate() -> None:
     """Stage: hold data/raw against the contract."""
-    from {{ package }}.stages.validate import validate
+    from .stages.validate import validate
 
     with _stage():
         validate()
@@ -84,7 +82,7 @@ def validate() -> None:
 @app.command()
 def features() -> None:
     """Stage: compute data/features."""
-    from {{ package }}.stages.features import features
+    from .stages.features import features
 
     with _stage():
         features()
@@ -93,7 +91,7 @@ def features() -> None:
 @app.command()
 def train() -> None:
     """Stage: search, fit, write models/bundle."""
-    from {{ package }}.stages.train import train
+    from .stages.train import train
 
     with _stage():
         train()
@@ -102,7 +100,7 @@ def train() -> None:
 @app.command()
 def evaluate() -> None:
     """Stage: metrics, plots, report and model card."""
-    from {{ package }}.stages.evaluate import evaluate
+    from .stages.evaluate import evaluate
 
     with _stage():
         evaluate()
@@ -114,8 +112,8 @@ def evaluate() -> None:
 @app.command()
 def pipeline() -> None:
     """Run the stages that have something to do: DVC alone, no server, no registry."""
-    from {{ package }}.io import dvc
-    from {{ package }}.stages.resolve import resolve_run
+    from .io import dvc
+    from .stages.resolve import resolve_run
 
     settings = Settings()
     with dvc.only_run():
@@ -134,7 +132,7 @@ def run() -> None:
     settings = Settings()
     where = settings.prefect_api_url or "a temporary one"
     print(f"starting; Prefect server: {where}", flush=True)
-    from {{ package }}.flows.train import train
+    from .flows.train import train
 
     report = train()
     _show(report, time.perf_counter() - begun)
@@ -143,7 +141,7 @@ def run() -> None:
 
 
 def _show(report: Any, seconds: float) -> None:
-    from {{ package }}.core.report import number
+    from .core.report import number
 
     facts, outcome = report.facts, report.outcome
     found = facts["metrics"][facts["metric"]]
@@ -183,7 +181,7 @@ def _console() -> Console:
 @app.command()
 def pull() -> None:
     """Fetch the data that dvc.lock names."""
-    from {{ package }}.io import dvc
+    from .io import dvc
 
     dvc.pull(Settings())
     print("data is here")
@@ -192,7 +190,7 @@ def pull() -> None:
 @app.command()
 def push() -> None:
     """Copy the data's versions, and the snapshots, to where others find them."""
-    from {{ package }}.io import dvc, git
+    from .io import dvc, git
 
     dvc.push(Settings())
     git.push_versions()
@@ -206,7 +204,7 @@ def predict(
     version: Annotated[int | None, typer.Option(help="Another version than the champion.")] = None,
 ) -> None:
     """Score a file."""
-    from {{ package }}.stages.predict import predict
+    from .stages.predict import predict
 
     number, answered, refused = predict(Settings(), source, output, version)
     print(f"version {number} answered {answered:,} rows, set {refused:,} aside (see the column reason): {output}")
@@ -217,10 +215,15 @@ def schedule() -> None:
     """Register the schedule of prefect.yaml and work it off, until stopped."""
     settings = Settings()
     if not settings.prefect_api_url:
-        fail("a schedule needs a server: `prefect server start`, then PREFECT_API_URL=http://127.0.0.1:4200/api in .env.")
-    for words in (["work-pool", "create", "--type", "process", "--overwrite", POOL], ["--no-prompt", "deploy", "--all"]):
+        fail(
+            "a schedule needs a server: `prefect server start`, then PREFECT_API_URL=http://127.0.0.1:4200/api in .env."
+        )
+    for words in (
+        ["work-pool", "create", "--type", "process", "--overwrite", NAME],
+        ["--no-prompt", "deploy", "--all"],
+    ):
         subprocess.run([_tool("prefect"), *words], check=True)
-    os.execv(_tool("prefect"), ["prefect", "worker", "start", "--pool", POOL])
+    os.execv(_tool("prefect"), ["prefect", "worker", "start", "--pool", NAME])
 
 
 @app.command()
@@ -256,8 +259,8 @@ def rollback(why: Why = "") -> None:
 
 
 def _move(act: Callable[[Any, Settings], Any]) -> None:
-    from {{ package }}.io import dvc
-    from {{ package }}.stages import release
+    from .io import dvc
+    from .stages import release
 
     with dvc.only_run():
         now = act(release, Settings())
@@ -267,7 +270,7 @@ def _move(act: Callable[[Any, Settings], Any]) -> None:
 @app.command()
 def history() -> None:
     """Versions, verdicts, and who moved what."""
-    from {{ package }}.stages.release import history
+    from .stages.release import history
 
     runs, moves = history(Settings())
     if not runs:
@@ -280,7 +283,7 @@ def history() -> None:
 @app.command()
 def compare(a: int, b: int) -> None:
     """Two versions side by side."""
-    from {{ package }}.stages.release import compare
+    from .stages.release import compare
 
     for title, rows in compare(Settings(), a, b).items():
         _print(f"{title}" if rows else f"{title}: no difference", rows)
@@ -289,8 +292,8 @@ def compare(a: int, b: int) -> None:
 @app.command()
 def reproduce(version: int) -> None:
     """Rebuild a version from its lineage and compare; exit code 5 if a metric differs."""
-    from {{ package }}.io import dvc
-    from {{ package }}.stages import reproduce as again
+    from .io import dvc
+    from .stages import reproduce as again
 
     settings = Settings()
     with dvc.only_run():

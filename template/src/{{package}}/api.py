@@ -1,7 +1,7 @@
 """The ground floor: the names that files of yours import, and that stay when everything behind them moves."""
 
-from {{ package }} import ProjectError
-from {{ package }}.core.contract import Column, Contract
+from . import ProjectError
+from .core.contract import Column, Contract
 
 
 class SourceError(ProjectError):

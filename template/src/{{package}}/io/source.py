@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from {{ package }}.api import SourceError
+from ..api import SourceError
 
 CHUNK = 100_000  # rows that are in memory at a time
 WEATHER = {"temp": "temperature", "dewp": "dew_point", "humid": "humidity", "wind_dir": "wind_direction",

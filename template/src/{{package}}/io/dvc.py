@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from {{ package }} import ProjectError, UnreachableError
-from {{ package }}.settings import Settings
+from .. import ProjectError, UnreachableError
+from ..settings import Settings
 
 CACHE = Path(".cache")
 SECONDS_TO_STOP = 10.0
@@ -108,7 +108,12 @@ def repro(
         )
         limit = settings.timeout_minutes * 60
         expired = threading.Event()
-        timer = threading.Timer(limit, lambda: (expired.set(), _stop(child)))
+
+        def expire() -> None:
+            expired.set()
+            _stop(child)
+
+        timer = threading.Timer(limit, expire)
         timer.start()
         try:
             seconds, failed = _follow(child, say)
@@ -134,7 +139,7 @@ def _path() -> str:
 
 _RUNNING = re.compile(r"Running stage '([^']+)'")
 _NOISE = re.compile(
-    r"^(> |Stage '.*' (didn't change|is cached)|Updating lock file|Generating lock file|Use `dvc push`|To track the changes"
+    r"^(> |Stage '.*' (didn't change|is cached)|WARNING: '.*' is empty|Updating lock file|Generating lock file|Use `dvc push`|To track the changes"
     r"|\s*git add|To enable auto staging|\s*dvc config core.autostage|Verifying data sources|Data and pipelines are up"
     r"|.*failed to reproduce '|'[\w/.-]+' didn't change|\s*$)"
 )
@@ -194,6 +199,7 @@ def _remote(settings: Settings, verb: str, comfort: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", verb, "--quiet"],
         capture_output=True,
+        check=False,
         text=True,
         env={**settings.environment(), "PATH": _path()},
         start_new_session=True,
@@ -202,7 +208,11 @@ def _remote(settings: Settings, verb: str, comfort: str) -> None:
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.strip() and "hint" not in line.lower()]
         said = "\n  ".join(words[-8:])
-        plugin = "" if "No module" not in done.stderr and "dvc-s3" not in done.stderr else " Install the plug-in: uv add dvc-s3."
+        plugin = (
+            ""
+            if "No module" not in done.stderr and "dvc-s3" not in done.stderr
+            else " Install the plug-in: uv add dvc-s3."
+        )
         raise UnreachableError(f"the data could not be {verb}ed, store {address}:\n  {said}\n{comfort}.{plugin}")
 
 

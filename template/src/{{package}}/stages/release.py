@@ -12,20 +12,21 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from {{ package }} import ProjectError
-from {{ package }}.core import gate
-from {{ package }}.core.contract import check_rows
-from {{ package }}.core.gate import Outcome
-from {{ package }}.core.metrics import Interval, paired_gain
-from {{ package }}.core.report import summary
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import bundle, git, tables
-from {{ package }}.io.registry import CHALLENGER, CHAMPION, Record, Registry, Version
-from {{ package }}.params import PARAMS, RUN, Run, load_run
-from {{ package }}.settings import Settings
-from {{ package }}.stages import paths
-from {{ package }}.stages.reproduce import machine
-from {{ package }}.stages.resolve import lineage, remember
+from .. import ProjectError
+from ..core import gate
+from ..core.contract import check_rows
+from ..core.gate import Outcome
+from ..core.metrics import Interval, paired_gain
+from ..core.report import summary
+from ..core.schema import CONTRACT
+from ..io import bundle, git, tables
+from ..io.registry import CHALLENGER, CHAMPION, Record, Registry, Version
+from ..params import PARAMS, RUN, Run, load_run
+from ..settings import Settings
+from ..stages import paths
+from ..stages.reproduce import machine
+from ..stages.resolve import lineage, remember
+
 
 def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> tuple[gate.Verdict, Interval | None]:
     """Hold the run against its limits and, where there is one, against the champion on the same rows."""
@@ -63,7 +64,9 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     wanted = [column.name for column in old.contract.without_target()]
     missing = [name for name in wanted if name not in rows]
     if missing:
-        print(f"the champion (version {champion.number}) needs {', '.join(missing)}, no longer there; it is not compared")
+        print(
+            f"the champion (version {champion.number}) needs {', '.join(missing)}, no longer there; it is not compared"
+        )
         return None
     checked = check_rows(rows[wanted], old.contract, labelled=False)
     kept = checked.good.index.to_numpy()
@@ -72,7 +75,9 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
         return None
     y = scored[CONTRACT.target].to_numpy("float64")[kept]
     mine = scored["score"].to_numpy("float64")[kept]
-    return paired_gain(run.problem, run.gate.metric, y, mine, old.score(checked.good), run.evaluation.bootstrap, run.seed)
+    return paired_gain(
+        run.problem, run.gate.metric, y, mine, old.score(checked.good), run.evaluation.bootstrap, run.seed
+    )
 
 
 def record(settings: Settings) -> Outcome:
@@ -135,7 +140,9 @@ def _record(
     git.archive(commit, archive)
     loaded = bundle.load(paths.BUNDLE)
     expected = pd.DataFrame(loaded.expected["rows"], columns=loaded.expected["columns"])
-    lineage_files = {path: "lineage" for path in (paths.LOCK, paths.ENVIRONMENT, RUN, PARAMS, paths.METRICS) if path.exists()}
+    lineage_files = {
+        path: "lineage" for path in (paths.LOCK, paths.ENVIRONMENT, RUN, PARAMS, paths.METRICS) if path.exists()
+    }
     tags = {
         "checks": json.dumps(verdict.as_json()),
         "over_champion": json.dumps(over),
@@ -150,7 +157,10 @@ def _record(
     return Record(
         lineage=name,
         passed=verdict.passed,
-        params={**{f"model.{key}": value for key, value in facts["params"].items()}, **_flat(run.model_dump(mode="json"))},
+        params={
+            **{f"model.{key}": value for key, value in facts["params"].items()},
+            **_flat(run.model_dump(mode="json")),
+        },
         metrics={
             **{key: value["value"] for key, value in facts["metrics"].items() if value["value"] is not None},
             **{f"baseline_{key}": value for key, value in facts["baseline"].items()},
@@ -194,7 +204,9 @@ def promote(settings: Settings, number: int | None, why: str) -> Version:
     registry.settle()
     version = registry.version(number) if number else registry.holder(CHALLENGER)
     if version is None:
-        raise ProjectError("there is no challenger to promote. `make run` trains one, `make history` shows all versions.")
+        raise ProjectError(
+            "there is no challenger to promote. `make run` trains one, `make history` shows all versions."
+        )
     registry.promote(version, settings.who, why or "by hand")
     return version
 
@@ -251,7 +263,7 @@ def compare(settings: Settings, a: int, b: int) -> dict[str, list[dict[str, Any]
     return {
         "metrics": beside(one.data.metrics, other.data.metrics, False),
         "parameters": beside(one.data.params, other.data.params, True),
-        "data": beside(*data, True),
+        "data": beside(data[0], data[1], True),
     }
 
 
@@ -261,7 +273,9 @@ def _data(registry: Registry, run_id: str) -> dict[str, Any]:
         facts = json.loads(registry.fetch(run_id, "facts.json", Path(scratch)).read_text())
         lock = yaml.safe_load(registry.fetch(run_id, "lineage/dvc.lock", Path(scratch)).read_text())
     described = {**_flat({"rows": facts["rows"], "window": facts["window"]}), "source": facts["source"]}
-    described |= {f"rows {key.replace('_', ' ')}": facts["data"][key] for key in ("rows", "good", "set_aside", "unlabelled")}
+    described |= {
+        f"rows {key.replace('_', ' ')}": facts["data"][key] for key in ("rows", "good", "set_aside", "unlabelled")
+    }
     described |= {f"set aside, {reason}": rows for reason, rows in facts["data"]["reasons"].items()}
     for stage in lock["stages"].values():
         for out in stage.get("outs", []):

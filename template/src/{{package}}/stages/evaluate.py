@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core import metrics, report
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import bundle, tables
-from {{ package }}.params import load_run
-from {{ package }}.stages import paths
+from .. import NAME, ProjectError
+from ..core import metrics, report
+from ..core.schema import CONTRACT
+from ..io import bundle, tables
+from ..params import load_run
+from ..stages import paths
 
-TITLE = {{ project_name | tojson }}
+TITLE = NAME.replace("-", " ").capitalize()
 
 
 def evaluate() -> dict[str, Any]:
@@ -32,7 +32,9 @@ def evaluate() -> dict[str, Any]:
         paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start), pd.Timestamp(run.resolved.end)
     ).sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
     if test.empty:
-        raise ProjectError(f"there are no rows in the last {run.split.test_days} days; raise split.test_days in params.yaml.")
+        raise ProjectError(
+            f"there are no rows in the last {run.split.test_days} days; raise split.test_days in params.yaml."
+        )
     texts = test.select_dtypes("category")
     test = test.astype(dict.fromkeys(texts, "str"))
     y, rows = test[CONTRACT.target].to_numpy("float64"), test.drop(columns=CONTRACT.target)

@@ -5,12 +5,12 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from {{ package }} import ProjectError, UnreachableError
-from {{ package }}.core.gate import Outcome
-from {{ package }}.io import source, tables
-from {{ package }}.params import RUN, ParamsError, Run, Source, load_params, load_run, resolve, save_run
-from {{ package }}.settings import Settings
-from {{ package }}.stages import paths
+from .. import ProjectError, UnreachableError
+from ..core.gate import Outcome
+from ..io import source, tables
+from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resolve, save_run
+from ..settings import Settings
+from ..stages import paths
 
 
 def resolve_run(settings: Settings) -> Run:

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from {{ package }}.core.gate import Verdict
-from {{ package }}.core.metrics import calibration
+from ..core.gate import Verdict
+from ..core.metrics import calibration
 
 INK, SOFT, MARK, GRID = "#1f2933", "#7b8794", "#0b6e99", "#e4e7eb"
 
@@ -65,7 +65,7 @@ def _classes(y: np.ndarray, score: np.ndarray) -> Figure:
     left.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
     left.plot(table["predicted"], table["observed"], color=MARK, marker="o", markersize=4)
     _title(left, "Calibration", "predicted probability", "observed share")
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     right.hist(score[y == 0], bins, color=SOFT, alpha=0.7, label="no", density=True)
     right.hist(score[y == 1], bins, color=MARK, alpha=0.7, label="yes", density=True)
     right.legend(frameon=False, fontsize=9, title="truth", title_fontsize=9)
@@ -82,7 +82,8 @@ def _numbers(y: np.ndarray, score: np.ndarray) -> Figure:
     left.set_ylim(low, high)
     _title(left, "Truth by answer", "predicted", "observed")
     errors = score - y
-    right.hist(errors, np.linspace(*np.quantile(errors, [0.005, 0.995]), 41), color=MARK)
+    least, most = np.quantile(errors, [0.005, 0.995])
+    right.hist(errors, np.linspace(least, most, 41).tolist(), color=MARK)
     _title(right, "Errors", "predicted minus observed", "rows")
     return figure
 
@@ -99,7 +100,10 @@ def _slices(table: pd.DataFrame, metric: str) -> Figure:
     shown = table[table["value"].notna()].tail(40).iloc[::-1]
     figure, (axis,) = _figure(height=0.8 + 0.22 * max(len(shown), 3))
     place = np.arange(len(shown))
-    reach = [(shown["value"] - shown["low"]).clip(lower=0).fillna(0), (shown["high"] - shown["value"]).clip(lower=0).fillna(0)]
+    reach = [
+        (shown["value"] - shown["low"]).clip(lower=0).fillna(0),
+        (shown["high"] - shown["value"]).clip(lower=0).fillna(0),
+    ]
     axis.errorbar(shown["value"], place, xerr=reach, fmt="o", color=MARK, ecolor=SOFT, markersize=4, linewidth=1)
     axis.set_yticks(place, [f"{line.slice} {line.group}  ({line.rows:,})" for line in shown.itertuples()])
     _title(axis, "By slice (rows), with 95 % intervals", metric)
@@ -124,13 +128,15 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def number(value: object) -> str:
+def number(value: Any) -> str:
     """A number for people: four digits that count, thousands apart."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if isinstance(value, bool | str):
+        return str(value)
+    if value is None or np.isnan(value):
         return "n/a"
-    if isinstance(value, float | np.floating):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int | np.integer) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
@@ -172,7 +178,9 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
     cards = "".join(
         f"<div><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>"
         for label, value in {
-            f"{facts['metric']} on {number(facts['rows']['test'])} test rows": number(facts["metrics"][facts["metric"]]["value"]),
+            f"{facts['metric']} on {number(facts['rows']['test'])} test rows": number(
+                facts["metrics"][facts["metric"]]["value"]
+            ),
             f"{facts['metric']} of the baseline": number(facts["baseline"][facts["metric"]]),
             "rows trained on": number(facts["rows"]["train"]),
             "rows set aside": number(facts["data"]["set_aside"]),
@@ -212,9 +220,11 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 
 def card(title: str, facts: Mapping[str, Any]) -> str:
     """The model card (Mitchell et al. 2019) as Markdown, every figure from the run."""
-    metrics = [{"metric": name, **values, "baseline": facts["baseline"].get(name)} for name, values in facts["metrics"].items()]
-    weak = sorted(facts["slices"], key=lambda line: line["value"] if line["value"] is not None else np.inf)
-    weak = weak if facts["larger_is_better"] else [line for line in reversed(weak) if line["value"] is not None]
+    metrics = [
+        {"metric": name, **values, "baseline": facts["baseline"].get(name)} for name, values in facts["metrics"].items()
+    ]
+    judged = [line for line in facts["slices"] if line["value"] is not None]
+    weak = sorted(judged, key=lambda line: float(line["value"]), reverse=not facts["larger_is_better"])
     return f"""# Model card: {title}
 
 - **Task**: {facts["problem"]} of `{facts["target"]}`
@@ -247,7 +257,11 @@ the test is the {facts["test_days"]} days that followed the training, no later o
 
 def summary(facts: Mapping[str, Any], verdict: Verdict, version: str) -> str:
     """The page of a flow run as Markdown: metrics and verdict."""
-    metrics = [{"metric": name, **values, "baseline": facts["baseline"].get(name)} for name, values in facts["metrics"].items()]
-    checks = [{"": "kept" if check.passed else "MISSED", "limit": check.name, "what": check.says} for check in verdict.checks]
+    metrics = [
+        {"metric": name, **values, "baseline": facts["baseline"].get(name)} for name, values in facts["metrics"].items()
+    ]
+    checks = [
+        {"": "kept" if check.passed else "MISSED", "limit": check.name, "what": check.says} for check in verdict.checks
+    ]
     outcome = "passed" if verdict.passed else "did not pass"
     return f"## {version}: {outcome} the gate\n\n{table(metrics, markdown=True)}\n{table(checks, markdown=True)}"

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from {{ package }} import ProjectError
+from .. import ProjectError
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp"]
 Role = Literal["feature", "id", "time", "target", "ignored"]
@@ -184,23 +184,25 @@ def check_rows(
     """
     check_columns(list(frame.columns), contract, labelled)
     columns = contract.columns if labelled else contract.without_target()
-    reasons = pd.Series("", index=range(len(frame)), dtype=object)
+    reasons: dict[int, list[str]] = {}
     typed: dict[str, pd.Series] = {}
     for column in columns:
         raw = frame[column.name].reset_index(drop=True)
         values, faults = _typed(raw, column)
         faults += _broken_rules(values, column, seen if column.role == "id" else None)
         typed[column.name] = values
-        for broken, reason in faults:
-            reasons[broken] = [f"{old}; {new}" if old else new for old, new in zip(reasons[broken], reason, strict=True)]
+        for broken, texts in faults:
+            for row, text in zip(broken, texts, strict=True):
+                reasons.setdefault(int(row), []).append(text)
     clean = pd.DataFrame(typed)
     clean.index = frame.index
-    bad = (reasons != "").to_numpy()
+    bad = np.zeros(len(frame), dtype=bool)
+    bad[list(reasons)] = True
     unlabelled = clean[contract.target].isna().to_numpy() & ~bad if labelled else np.zeros(len(frame), dtype=bool)
     good = clean[~bad & ~unlabelled]
     if labelled:
         good = good.astype({contract.target: "float64"})
-    set_aside = frame[bad].assign(**{REASON: reasons[bad].to_numpy(dtype=str)})
+    set_aside = frame[bad].assign(**{REASON: ["; ".join(reasons[row]) for row in sorted(reasons)]})
     return Checked(good, set_aside, clean[unlabelled].drop(columns=contract.target, errors="ignore"))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core.contract import REASON, check_rows
-from {{ package }}.io import bundle, tables
-from {{ package }}.io.registry import CHAMPION, Registry
-from {{ package }}.settings import Settings
+from .. import ProjectError
+from ..core.contract import REASON, check_rows
+from ..io import bundle, tables
+from ..io.registry import CHAMPION, Registry
+from ..settings import Settings
 
 
 def predict(settings: Settings, source: Path, target: Path, number: int | None = None) -> tuple[int, int, int]:

@@ -4,11 +4,11 @@ import shutil
 
 import pandas as pd
 
-from {{ package }} import ProjectError
-from {{ package }}.core.features import build_features
-from {{ package }}.core.schema import CONTRACT
-from {{ package }}.io import tables
-from {{ package }}.stages import paths
+from .. import ProjectError
+from ..core.features import build_features
+from ..core.schema import CONTRACT
+from ..io import tables
+from ..stages import paths
 
 
 def features() -> int:
@@ -28,7 +28,9 @@ def features() -> int:
         # The answer is not there to be looked at.
         inputs = build_features(good.drop(columns=CONTRACT.target))
         _check(inputs, good)
-        tables.write(pd.concat([good[CONTRACT.keys], inputs], axis=1), paths.FEATURES / f"month={month}" / "part.parquet")
+        tables.write(
+            pd.concat([good[CONTRACT.keys], inputs], axis=1), paths.FEATURES / f"month={month}" / "part.parquet"
+        )
         rows += len(good)
     print(f"{rows:,} rows, {inputs.shape[1]} inputs")
     return rows

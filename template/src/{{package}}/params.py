@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from {{ package }} import ProjectError
+from . import ProjectError
 
 PARAMS = Path("params.yaml")
 RUN = Path("run.yaml")
@@ -47,14 +47,14 @@ class Validation(_Section):
     """`max_bad_share` of rows may break the contract; one input alone may be no better than `max_single_input_skill`."""
 
     max_bad_share: float = Field(default=0.02, ge=0, le=1)
-    max_single_input_skill: float = Field(default=0.9, gt=0, le=1)
+    max_single_input_skill: float = Field(default=0.8, gt=0, le=1)
 
 
 class Search(_Section):
     """`trials` sets of hyperparameters, compared on at most `max_rows` rows."""
 
-    trials: int = Field(default=6, ge=1)
-    max_rows: int = Field(default=150_000, ge=100)
+    trials: int = Field(default=5, ge=1)
+    max_rows: int = Field(default=100_000, ge=100)
 
 
 class Evaluation(_Section):

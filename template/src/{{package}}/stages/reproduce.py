@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from {{ package }} import ProjectError
-from {{ package }}.io import dvc, tables
-from {{ package }}.io.registry import Registry
-from {{ package }}.settings import Settings
-from {{ package }}.stages import paths
+from .. import ProjectError
+from ..io import dvc, tables
+from ..io.registry import Registry
+from ..settings import Settings
+from ..stages import paths
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
 
@@ -98,7 +98,7 @@ def _install(settings: Settings, project: Path) -> dict[str, str]:
     if uv is None:
         raise ProjectError("uv is not found; run `make setup` and call this through `make reproduce VERSION=n`.")
     done = subprocess.run(
-        [uv, "sync", "--quiet", "--frozen"], cwd=project, env=environment, capture_output=True, text=True
+        [uv, "sync", "--quiet", "--frozen"], cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ProjectError(f"the version's environment cannot be installed: {done.stderr.strip()[-800:]}")
@@ -114,7 +114,7 @@ def _data(settings: Settings, project: Path, environment: Mapping[str, str]) -> 
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [python, "-m", "dvc", *words]
-        return subprocess.run(command, cwd=project, env=dict(environment), capture_output=True, text=True)
+        return subprocess.run(command, cwd=project, env=dict(environment), capture_output=True, text=True, check=False)
 
     run("config", "--local", "core.no_scm", "true")
     run("config", "--local", "cache.dir", cache)

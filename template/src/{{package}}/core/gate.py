@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from {{ package }}.core.metrics import Interval
+from ..core.metrics import Interval
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def judge(
     checks = [_bound(f"gate.at_least.{name}", name, metrics[name], limit, 1) for name, limit in at_least.items()]
     checks += [_bound(f"gate.at_most.{name}", name, metrics[name], limit, -1) for name, limit in at_most.items()]
     checks.append(
-        _bound("gate.better_than_baseline", f"gain in {metric} over the baseline", over_baseline, better_than_baseline, 1)
+        _bound(
+            "gate.better_than_baseline", f"gain in {metric} over the baseline", over_baseline, better_than_baseline, 1
+        )
     )
     if over_champion is not None:
         checks.append(

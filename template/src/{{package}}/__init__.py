@@ -1,4 +1,7 @@
-"""{{ package }}: a table in, a champion model out. Start reading at `core/`, then `stages/`."""
+"""A table in, a champion model out. Start reading at `core/`, then `stages/`."""
+
+NAME = __name__.replace("_", "-")
+"""Of the distribution, the registered model and the work pool."""
 
 
 class ProjectError(Exception):

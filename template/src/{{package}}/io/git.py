@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from {{ package }} import ProjectError
+from .. import ProjectError
 
 REFS = "refs/versions"
 NOBODY = {
@@ -25,13 +25,17 @@ class GitError(ProjectError):
 
 def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
     # A hook's or a surrounding repository's GIT_DIR must not lead elsewhere.
-    clean = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    }
     try:
         done = subprocess.run(
             ["git", *arguments], capture_output=True, text=True, check=True, env={**clean, **(environment or {})}
         )
     except FileNotFoundError as error:
-        raise GitError("git is not installed; versions cannot be traced without it. Install git, then `make setup`.") from error
+        raise GitError(
+            "git is not installed; versions cannot be traced without it. Install git, then `make setup`."
+        ) from error
     except subprocess.CalledProcessError as error:
         raise GitError(f"git {arguments[0]} failed: {error.stderr.strip()}. Is this the project's folder?") from error
     return done.stdout.strip()
