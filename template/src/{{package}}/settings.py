@@ -1,4 +1,4 @@
-"""Where things are: the only reader of the environment and of `.env`. What to learn stands in params.yaml."""
+"""Where things are, outside and inside: the only reader of the environment and of `.env`. What to learn: params.yaml."""
 
 import getpass
 import os
@@ -65,3 +65,26 @@ class Settings(BaseSettings):
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""
         os.environ.update(self.environment())
+
+
+class Paths:
+    """Where things are inside the project, relative to its folder; the outputs as dvc.yaml names them."""
+
+    RAW = Path("data/raw")
+    VALIDATED = Path("data/validated")
+    SET_ASIDE = Path("data/set_aside")
+    FEATURES = Path("data/features")
+    SCORED = Path("data/scored/test.parquet")
+    BUNDLE = Path("models/bundle")
+    VALIDATION = Path("reports/validation.json")
+    TRIALS = Path("reports/trials.json")
+    METRICS = Path("reports/metrics.json")
+    FACTS = Path("reports/facts.json")
+    PLOTS = Path("reports/plots")
+    PAGE = Path("reports/report.html")
+    CARD = Path("reports/model_card.md")
+    STUDIES = Path(".cache/search.db")
+    DONE = Path(".cache/done.json")
+    LOCK = Path("dvc.lock")
+    ENVIRONMENT = Path("uv.lock")
+    POINTER = Path("champion.json")

@@ -21,8 +21,7 @@ from prefect.states import Crashed
 from .. import UnreachableError
 from ..core.gate import Outcome
 from ..io import dvc, git, tables
-from ..settings import Settings
-from ..stages import paths
+from ..settings import Paths, Settings
 from ..stages.resolve import recall, resolve_run
 
 ALIVE = Path(".cache/flow-run")
@@ -78,7 +77,7 @@ def train() -> Report:
                 create_markdown_artifact(key="verdict", markdown=outcome.markdown, description="metrics and verdict")
                 if settings.push_data:
                     step("push", lambda: push(settings))
-            report = Report(outcome, tables.read_json(paths.FACTS), seconds, fresh)
+            report = Report(outcome, tables.read_json(Paths.FACTS), seconds, fresh)
     except BaseException as error:
         _notify(settings, "training failed", f"{type(error).__name__}: {error}")
         raise

@@ -12,7 +12,7 @@ from ..core import metrics, report
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
 from ..params import load_run
-from ..stages import paths
+from ..settings import Paths
 
 TITLE = NAME.replace("-", " ").capitalize()
 
@@ -27,9 +27,9 @@ def evaluate() -> dict[str, Any]:
         ProjectError: If there are no test rows, or a slice is named that is no column.
     """
     run = load_run()
-    loaded = bundle.load(paths.BUNDLE)
+    loaded = bundle.load(Paths.BUNDLE)
     test = tables.read_between(
-        paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start), pd.Timestamp(run.resolved.end)
+        Paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start), pd.Timestamp(run.resolved.end)
     ).sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
     if test.empty:
         raise ProjectError(
@@ -39,7 +39,7 @@ def evaluate() -> dict[str, Any]:
     test = test.astype(dict.fromkeys(texts, "str"))
     y, rows = test[CONTRACT.target].to_numpy("float64"), test.drop(columns=CONTRACT.target)
     score = loaded.score(rows)
-    tables.write(test[CONTRACT.keys].assign(score=score), paths.SCORED)
+    tables.write(test[CONTRACT.keys].assign(score=score), Paths.SCORED)
 
     metric, times, seed = run.gate.metric, run.evaluation.bootstrap, run.seed
     found = metrics.with_intervals(run.problem, y, score, times, seed)
@@ -55,7 +55,7 @@ def evaluate() -> dict[str, Any]:
     importance = metrics.importance(
         metric, run.problem, lambda some: bundle.score(loaded.model, some), inputs, y[sample], seed
     )
-    trials = pd.DataFrame(tables.read_json(paths.TRIALS))
+    trials = pd.DataFrame(tables.read_json(Paths.TRIALS))
     facts: dict[str, Any] = {
         "problem": run.problem,
         "target": CONTRACT.target,
@@ -69,22 +69,22 @@ def evaluate() -> dict[str, Any]:
         "slices": _records(by_slice),
         "importance": _records(importance),
         "trials": _records(trials),
-        "data": tables.read_json(paths.VALIDATION),
+        "data": tables.read_json(Paths.VALIDATION),
         "rows": {"train": loaded.manifest["rows"], "test": len(y)},
         "window": {key: f"{moment:%Y-%m-%d}" for key, moment in run.resolved},
         "test_days": run.split.test_days,
         "bootstrap": times,
         "source": run.source.fingerprint,
     }
-    shutil.rmtree(paths.PLOTS, ignore_errors=True)
+    shutil.rmtree(Paths.PLOTS, ignore_errors=True)
     pictures = report.plots(run.problem, y, score, by_slice, importance, metric, trials)
     for name, png in pictures.items():
-        with tables.writing(paths.PLOTS / f"{name}.png") as partial:
+        with tables.writing(Paths.PLOTS / f"{name}.png") as partial:
             partial.write_bytes(png)
-    tables.write_text(report.page(TITLE, facts, pictures), paths.PAGE)
-    tables.write_text(report.card(TITLE, facts), paths.CARD)
-    tables.write_json(facts, paths.FACTS)
-    tables.write_json({name: interval.value for name, interval in found.items()}, paths.METRICS)
+    tables.write_text(report.page(TITLE, facts, pictures), Paths.PAGE)
+    tables.write_text(report.card(TITLE, facts), Paths.CARD)
+    tables.write_json(facts, Paths.FACTS)
+    tables.write_json({name: interval.value for name, interval in found.items()}, Paths.METRICS)
     best = found[metric]
     print(f"{metric} {best.value:.4f} ({best.low:.4f} to {best.high:.4f}), baseline {naive[metric]:.4f}")
     return facts

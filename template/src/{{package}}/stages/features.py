@@ -8,7 +8,7 @@ from .. import ProjectError
 from ..core.features import build_features
 from ..core.schema import CONTRACT
 from ..io import tables
-from ..stages import paths
+from ..settings import Paths
 
 
 def features() -> int:
@@ -20,16 +20,16 @@ def features() -> int:
     Raises:
         ProjectError: If build_features loses rows, gives a key column, or nothing.
     """
-    shutil.rmtree(paths.FEATURES, ignore_errors=True)
+    shutil.rmtree(Paths.FEATURES, ignore_errors=True)
     rows = 0
-    for month, files in tables.parts(paths.VALIDATED):
+    for month, files in tables.parts(Paths.VALIDATED):
         good = pd.concat([tables.read(file) for file in files], ignore_index=True)
         good = good.sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
         # The answer is not there to be looked at.
         inputs = build_features(good.drop(columns=CONTRACT.target))
         _check(inputs, good)
         tables.write(
-            pd.concat([good[CONTRACT.keys], inputs], axis=1), paths.FEATURES / f"month={month}" / "part.parquet"
+            pd.concat([good[CONTRACT.keys], inputs], axis=1), Paths.FEATURES / f"month={month}" / "part.parquet"
         )
         rows += len(good)
     print(f"{rows:,} rows, {inputs.shape[1]} inputs")

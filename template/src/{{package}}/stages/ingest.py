@@ -7,8 +7,7 @@ from ..core.contract import mask
 from ..core.schema import CONTRACT
 from ..io import source, tables
 from ..params import load_run
-from ..settings import Settings
-from ..stages import paths
+from ..settings import Paths, Settings
 from ..stages.resolve import readable_source
 
 
@@ -25,7 +24,7 @@ def ingest(settings: Settings) -> int:
     key = settings.mask_key.get_secret_value()
     with readable_source(settings):
         chunks = source.read(settings.source_uri, pd.Timestamp(window.start), pd.Timestamp(window.end), CONTRACT.names)
-        rows = tables.write_by_month((mask(chunk, CONTRACT, key) for chunk in chunks), paths.RAW, CONTRACT.time)
+        rows = tables.write_by_month((mask(chunk, CONTRACT, key) for chunk in chunks), Paths.RAW, CONTRACT.time)
     if rows == 0:
         raise ProjectError(
             f"the source has no rows from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}. "

@@ -22,8 +22,7 @@ from ..core.schema import CONTRACT
 from ..io import bundle, git, tables
 from ..io.registry import CHALLENGER, CHAMPION, Record, Registry, Version
 from ..params import PARAMS, RUN, Run, load_run
-from ..settings import Settings
-from ..stages import paths
+from ..settings import Paths, Settings
 from ..stages.reproduce import machine
 from ..stages.resolve import lineage, remember
 
@@ -53,8 +52,8 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
 
     None if the champion's contract no longer fits the rows; then it is said, and the other limits decide.
     """
-    scored = tables.read(paths.SCORED)
-    rows = tables.read_between(paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start))
+    scored = tables.read(Paths.SCORED)
+    rows = tables.read_between(Paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start))
     rows = rows.sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
     old = bundle.load(registry.bundle(champion))
@@ -85,7 +84,7 @@ def record(settings: Settings) -> Outcome:
 
     Doing it again for the same lineage changes nothing, wherever an earlier attempt was cut off.
     """
-    run, facts, name = load_run(), tables.read_json(paths.FACTS), lineage()
+    run, facts, name = load_run(), tables.read_json(Paths.FACTS), lineage()
     registry = Registry(settings)
     registry.settle()
     done = registry.find(name)
@@ -138,10 +137,10 @@ def _record(
     commit = git.snapshot(name, f"Work tree of run {name}")
     archive = Path(".cache") / f"source-{name}.tar.gz"
     git.archive(commit, archive)
-    loaded = bundle.load(paths.BUNDLE)
+    loaded = bundle.load(Paths.BUNDLE)
     expected = pd.DataFrame(loaded.expected["rows"], columns=loaded.expected["columns"])
     lineage_files = {
-        path: "lineage" for path in (paths.LOCK, paths.ENVIRONMENT, RUN, PARAMS, paths.METRICS) if path.exists()
+        path: "lineage" for path in (Paths.LOCK, Paths.ENVIRONMENT, RUN, PARAMS, Paths.METRICS) if path.exists()
     }
     tags = {
         "checks": json.dumps(verdict.as_json()),
@@ -150,7 +149,7 @@ def _record(
         "note": markdown,
         "snapshot": commit,
         "mlflow.source.git.commit": git.head() or commit,
-        "bundle": bundle.digest(paths.BUNDLE),
+        "bundle": bundle.digest(Paths.BUNDLE),
         "data": run.source.fingerprint,
         "machine": machine(),
     }
@@ -171,13 +170,13 @@ def _record(
         files={
             **lineage_files,
             archive: "lineage",
-            paths.BUNDLE: "bundle",
-            paths.PLOTS: "plots",
-            paths.PAGE: "",
-            paths.CARD: "",
-            paths.FACTS: "",
+            Paths.BUNDLE: "bundle",
+            Paths.PLOTS: "plots",
+            Paths.PAGE: "",
+            Paths.CARD: "",
+            Paths.FACTS: "",
         },
-        model=paths.BUNDLE,
+        model=Paths.BUNDLE,
         contract=loaded.contract,
         example=check_rows(expected, loaded.contract, labelled=False).good,
     )

@@ -16,8 +16,7 @@ import yaml
 from .. import ProjectError
 from ..io import dvc, tables
 from ..io.registry import Registry
-from ..settings import Settings
-from ..stages import paths
+from ..settings import Paths, Settings
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
 
@@ -54,7 +53,7 @@ def reproduce(settings: Settings, number: int) -> tuple[bool, list[dict[str, Any
         environment=environment,
     )
     recorded = tables.read_json(kept / "metrics.json")
-    rebuilt = tables.read_json(project / paths.METRICS)
+    rebuilt = tables.read_json(project / Paths.METRICS)
     lines = [
         {
             "metric": name,
@@ -124,9 +123,9 @@ def _data(settings: Settings, project: Path, environment: Mapping[str, str]) -> 
         address = dvc.configure_remote(settings)
         if "://" not in address:
             run("remote", "modify", "--local", "storage", "url", str(Path(".dvc", address).resolve()))
-    done = run("checkout", "--force", str(paths.RAW))
-    if done.returncode or not (project / paths.RAW).exists():
-        done = run("pull", str(paths.RAW))
+    done = run("checkout", "--force", str(Paths.RAW))
+    if done.returncode or not (project / Paths.RAW).exists():
+        done = run("pull", str(Paths.RAW))
     if done.returncode:
         raise ProjectError(
             f"the raw data of that version is neither in .dvc/cache nor in the remote store: {done.stderr.strip()[-400:]}"

@@ -9,8 +9,7 @@ from .. import ProjectError, UnreachableError
 from ..core.gate import Outcome
 from ..io import source, tables
 from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resolve, save_run
-from ..settings import Settings
-from ..stages import paths
+from ..settings import Paths, Settings
 
 
 def resolve_run(settings: Settings) -> Run:
@@ -61,11 +60,11 @@ def lineage() -> str:
     Raises:
         ProjectError: If the stages have not run.
     """
-    if not paths.LOCK.exists():
+    if not Paths.LOCK.exists():
         raise ProjectError("dvc.lock is missing: the stages have not run. `make pipeline` runs them.")
     digest = hashlib.sha256()
     code = sorted(path for path in Path("src").rglob("*") if path.suffix in (".py", ".csv"))
-    for file in [paths.LOCK, paths.ENVIRONMENT, RUN, Path("dvc.yaml"), *code]:
+    for file in [Paths.LOCK, Paths.ENVIRONMENT, RUN, Path("dvc.yaml"), *code]:
         if file.exists():
             digest.update(file.as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -73,15 +72,15 @@ def lineage() -> str:
 
 def remember(settings: Settings, outcome: Outcome) -> None:
     """Note that a lineage is fully recorded, so that the next run need not even ask the registry."""
-    tables.write_json({"outcome": vars(outcome), "store": _store(settings)}, paths.DONE)
+    tables.write_json({"outcome": vars(outcome), "store": _store(settings)}, Paths.DONE)
 
 
 def recall(settings: Settings) -> Outcome | None:
     """The outcome of this lineage, if it is recorded in this very registry and nobody moved the champion since."""
-    if not paths.DONE.exists():
+    if not Paths.DONE.exists():
         return None
     try:
-        done = tables.read_json(paths.DONE)
+        done = tables.read_json(Paths.DONE)
         outcome = Outcome(**done["outcome"])
     except (ProjectError, KeyError, TypeError):
         return None
@@ -93,5 +92,5 @@ def _store(settings: Settings) -> list[str]:
     uri = settings.mlflow_tracking_uri
     database = Path(uri.removeprefix("sqlite:///"))
     identity = str(database.stat().st_ino) if uri.startswith("sqlite:") and database.exists() else "remote"
-    pointer = paths.POINTER.read_text() if paths.POINTER.exists() else ""
+    pointer = Paths.POINTER.read_text() if Paths.POINTER.exists() else ""
     return [uri, identity, hashlib.sha256(pointer.encode()).hexdigest()]

