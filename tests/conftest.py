@@ -28,7 +28,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as it stands in the work tree, as a clean clone with one commit on top."""
     clone = tmp_path_factory.mktemp("template") / "copier-mlops"
     files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     ).stdout.decode()
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file():
@@ -156,8 +159,6 @@ def demo(template: Path) -> Project:
     return Project(template / "demo")
 
 
-
-
 @pytest.fixture(scope="session")
 def tables(small_environment: Path) -> Path:
     """The sample's own tables."""
@@ -225,7 +226,11 @@ def trained(
     """A project trained once on little: every 12th flight of January to April."""
     source = flights(tmp_path_factory.mktemp("source") / "flights", [1, 2, 3, 4])
     project = Project(
-        small_environment, SOURCE_URI=str(source), PREFECT_API_URL=prefect_server, RETRY_DELAY_SECONDS="0.2", ACTOR="Ada"
+        small_environment,
+        SOURCE_URI=str(source),
+        PREFECT_API_URL=prefect_server,
+        RETRY_DELAY_SECONDS="0.2",
+        ACTOR="Ada",
     )
     make_small(project)
     said = project.make("run")
@@ -276,7 +281,12 @@ def serve(words: list[str], address: str, log: Path, **environment: str) -> subp
     """Start a server, wait until it answers; the caller ends it."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            words, env=clean_environment(**environment), stdout=file, stderr=file, start_new_session=True, cwd=log.parent
+            words,
+            env=clean_environment(**environment),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            cwd=log.parent,
         )
     wait_for(address, process)
     return process

@@ -20,9 +20,9 @@ OPTIONS = {
     "problem": ["classification", "regression"],
     "licence": ["MIT", "BSD-3-Clause", "Proprietary"],
     "data_remote": [".data-store", "../data", "/srv/data", "s3://bucket/a path", "s3://bucket"],
-    "project_name": ["Flight delays", "a", "Müller's \"{{ x }}\" & <b>", "x" * 80],
-    "description": ["Predicts.", "", "It's \"quoted\": # not a comment \\ {{ x }} {% y %} é 日本", "z" * 200],
-    "author": ["Data science", "O'Brien \"Bob\" \\ & Söhne, <a@b.c>"],
+    "project_name": ["Flight delays", "a", 'Müller\'s "{{ x }}" & <b>', "x" * 80],
+    "description": ["Predicts.", "", 'It\'s "quoted": # not a comment \\ {{ x }} {% y %} é 日本', "z" * 200],
+    "author": ["Data science", 'O\'Brien "Bob" \\ & Söhne, <a@b.c>'],
     "owner": ["my-organisation", "A1"],
 }
 
@@ -46,7 +46,7 @@ def pairs() -> list[dict[str, str]]:
                     key=lambda value: sum(
                         ((other, answers[other]), (name, value)) in missing
                         or ((name, value), (other, answers[other])) in missing
-                        for other in answers  # noqa: B023 (used at once)
+                        for other in answers
                     ),
                 )
         covered = set(itertools.permutations(answers.items(), 2))

@@ -112,9 +112,9 @@ def _slices(table: pd.DataFrame, metric: str) -> Figure:
 
 def _search(trials: pd.DataFrame, metric: str) -> Figure:
     figure, (axis,) = _figure(height=2.6)
-    for state, mark, colour in (("complete", "o", MARK), ("pruned", "x", SOFT)):
+    for state, label, mark, colour in (("complete", "complete", "o", MARK), ("pruned", "pruned, fewer folds", "x", SOFT)):
         some = trials[trials["state"] == state]
-        axis.scatter(some["number"] + 1, some["value"], marker=mark, color=colour, label=state)
+        axis.scatter(some["number"] + 1, some["value"], marker=mark, color=colour, label=label)
     axis.legend(frameon=False, fontsize=9)
     axis.set_xticks(trials["number"] + 1)
     _title(axis, "Search", "trial", f"{metric}, mean of folds")

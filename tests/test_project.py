@@ -1,0 +1,268 @@
+"""A project as its owner lives with it: the whole job on all the data, then from version to version."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Project, Render, make_small
+
+
+def test_demo_says_where_to_look(demo: Project) -> None:
+    said = (demo.folder.parent / "demo.log").read_text()
+    for words in (
+        "336,776 rows",
+        "set aside",
+        "auc",
+        "baseline",
+        "passed the gate",
+        "1, champion",
+        "seconds",
+        "make ui",
+    ):
+        assert words in said, f"{words!r} is not in what make demo says:\n{said[-3000:]}"
+    assert not re.search(r"Traceback|Warning|%\|", said), said
+    for name in (
+        "mlflow.db",
+        "champion.json",
+        "dvc.lock",
+        "run.yaml",
+        "uv.lock",
+        "reports/report.html",
+        "data/set_aside",
+    ):
+        assert (demo / name).exists(), name
+
+
+def test_demo_learns_something(demo: Project) -> None:
+    facts = json.loads((demo / "reports/facts.json").read_text())
+    assert facts["data"]["rows"] == 336_776
+    found = facts["metrics"]["auc"]
+    assert found["low"] < found["value"] < found["high"]
+    assert found["low"] > facts["baseline"]["auc"] + 0.1
+    assert {line["slice"] for line in facts["slices"]} == {"carrier", "origin", "month"}
+    pointer = json.loads((demo / "champion.json").read_text())
+    assert pointer["version"] == 1
+    assert pointer["metrics"]["auc"] == pytest.approx(found["value"])
+
+
+def test_demo_is_a_repository_of_its_own(demo: Project) -> None:
+    top = demo.command("git", "rev-parse", "--show-toplevel").stdout.strip()
+    assert Path(top).resolve() == demo.folder.resolve()
+    outer = demo.command("git", "-C", "..", "status", "--porcelain").stdout
+    assert "demo/" not in outer
+
+
+def test_nothing_runs_twice(demo: Project) -> None:
+    said = demo.make("run")
+    assert "nothing has changed" in said
+    assert "train ..." not in said
+    assert "nothing has changed" in demo.make("pipeline")
+    assert demo.registry("len(r.versions())") == "1"
+
+
+def test_own_checks_and_tests_pass(demo: Project) -> None:
+    demo.make("check")
+    said = demo.make("test")
+    assert re.search(r"\d+ passed", said) and "skipped" not in said and "failed" not in said
+    covered = re.search(r"Total coverage: ([0-9.]+)%", said)
+    assert covered and float(covered[1]) >= 90
+
+
+def test_help_lists_every_target(demo: Project) -> None:
+    said = demo.make()
+    makefile = (demo / "Makefile").read_text()
+    phony = re.search(r"\.PHONY: (.*?)\n\n", makefile, re.S)
+    assert phony
+    for target in phony[1].replace("\\", " ").split():
+        assert re.search(rf"^ +make {target} +\S", said, re.M), target
+
+
+def test_predict_on_real_rows(demo: Project, tmp_path: Path) -> None:
+    demo.python(
+        "import pandas as pd; from pathlib import Path\n"
+        "rows = pd.read_parquet(sorted(Path('data/raw').rglob('*.parquet'))[-1]).head(500)\n"
+        f"rows.drop(columns='late').to_csv('{tmp_path}/rows.csv', index=False)\n"
+        f"rows.to_parquet('{tmp_path}/rows.parquet')\n"
+    )
+    for ending in ("csv", "parquet"):
+        said = demo.make("predict", f"INPUT={tmp_path}/rows.{ending}", f"OUTPUT={tmp_path}/answers.csv")
+        assert "version 1 answered 500 rows" in said
+        (tmp_path / "answers.csv").rename(tmp_path / f"from_{ending}.csv")
+    assert (tmp_path / "from_csv.csv").read_bytes() == (tmp_path / "from_parquet.csv").read_bytes()
+
+
+def test_mlflow_serves_the_same_answers(trained: Project) -> None:
+    """The logged model is the bundle: loading it by alias gives what the bundle gives."""
+    difference = trained.python(
+        "import mlflow, pandas as pd, numpy as np, sys\nfrom pathlib import Path\n"
+        f"from {trained.package}.io import bundle, tables\nfrom {trained.package}.settings import Settings\n"
+        "Settings().apply(); mlflow.set_tracking_uri('sqlite:///mlflow.db')\n"
+        "rows = tables.read(sorted(Path('data/validated').rglob('*.parquet'))[-1]).head(50).drop(columns='late')\n"
+        "there = rows.assign(scheduled_departure=rows['scheduled_departure'].dt.tz_convert(None))\n"
+        f"model = mlflow.pyfunc.load_model('models:/{trained.package.replace('_', '-')}@champion')\n"
+        "assert model.metadata.signature is not None and model.metadata.saved_input_example_info is not None\n"
+        "mine = bundle.load(Path('models/bundle')).score(rows)\n"
+        "print(np.abs(model.predict(there)['score'].to_numpy() - mine).max())"
+    )
+    assert float(difference.splitlines()[-1]) == 0
+
+
+def test_same_inputs_same_metrics(fork: Project) -> None:
+    """To 1e-9: the search is seeded by trial, the fit by params.yaml."""
+    before = json.loads((fork / "reports/metrics.json").read_text())
+    shutil.rmtree(fork / ".cache")
+    shutil.rmtree(fork / "data/features")
+    done = fork.command(".venv/bin/dvc", "repro", "--force", "--no-run-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = json.loads((fork / "reports/metrics.json").read_text())
+    assert after == pytest.approx(before, abs=1e-9, rel=0)
+
+
+def test_a_new_month_reaches_the_next_run(fork: Project, flights: Callable[[Path, list[int]], Path]) -> None:
+    before = json.loads((fork / "reports/facts.json").read_text())
+    flights(Path(fork.environment["SOURCE_URI"]), [5])
+    fork.make("run")
+    after = json.loads((fork / "reports/facts.json").read_text())
+    assert after["window"]["test_start"].startswith("2013-05")
+    assert after["rows"]["train"] > before["rows"]["train"] * 1.1
+    assert (fork / "data/raw/month=2013-05").exists()
+    assert after["source"] != before["source"]
+
+
+def test_from_version_to_version(fork: Project) -> None:
+    """Edit the features, train, promote, go back: the old answers to the byte, and who did what when and why."""
+    rows = fork / "rows.csv"
+    fork.python(
+        "import pandas as pd; from pathlib import Path\n"
+        f"pd.read_parquet(sorted(Path('data/raw').rglob('*.parquet'))[-1]).head(300).to_csv('{rows}', index=False)"
+    )
+    fork.make("predict", f"INPUT={rows}", "OUTPUT=one.csv")
+    fork.replace(
+        "src/PACKAGE/core/features.py", '"weekday": departure.dt.dayofweek', '"weekday": -departure.dt.dayofyear'
+    )
+    said = fork.make("run")
+    assert "2, challenger" in said and "over champion" in said
+    fork.make("predict", f"INPUT={rows}", "OUTPUT=still_one.csv")
+    assert (fork / "still_one.csv").read_bytes() == (fork / "one.csv").read_bytes()
+
+    assert "version 2 is the champion" in fork.make("promote", "WHY=it reads the season", ACTOR="Grace")
+    fork.make("predict", f"INPUT={rows}", "OUTPUT=two.csv")
+    assert (fork / "two.csv").read_bytes() != (fork / "one.csv").read_bytes()
+    assert json.loads((fork / "champion.json").read_text())["version"] == 2
+
+    assert "version 1 is the champion" in fork.make("rollback", "WHY=it was the weather", ACTOR="Joan")
+    fork.make("predict", f"INPUT={rows}", "OUTPUT=one_again.csv")
+    assert (fork / "one_again.csv").read_bytes() == (fork / "one.csv").read_bytes()
+    assert json.loads((fork / "champion.json").read_text())["version"] == 1
+
+    history = fork.make("history")
+    for words in ("Ada", "Grace", "Joan", "it reads the season", "it was the weather", "rollback", "archived"):
+        assert words in history, history
+    assert "nothing to go back to" in fork.make("rollback", fails=True)
+    assert json.loads((fork / "champion.json").read_text())["version"] == 1
+
+    compared = fork.make("compare", "A=1", "B=2")
+    assert "auc" in compared and "data/features (hash, bytes)" in compared and "data/raw (hash" not in compared
+    assert "there is no version 9" in fork.make("compare", "A=1", "B=9", fails=True)
+
+
+def test_reproduce(trained: Project) -> None:
+    """From what was kept with the version, in an environment of its own."""
+    said = trained.make("reproduce", "VERSION=1")
+    assert "version 1 is reproduced" in said
+    assert "there is no version 77" in trained.make("reproduce", "VERSION=77", fails=True)
+
+
+def test_reproduce_says_what_differs(fork: Project) -> None:
+    """A lineage that was tampered with is not called reproduced."""
+    with sqlite3.connect(fork / "mlflow.db") as database:
+        uri = database.execute("select artifact_uri from runs").fetchone()[0]
+    kept = Path(uri.removeprefix("file://")) / "lineage/metrics.json"
+    text = kept.read_text()
+    kept.write_text(text.replace("0.", "0.1", 1))
+    try:
+        said = fork.make("reproduce", "VERSION=1", fails=True)
+    finally:
+        kept.write_text(text)
+    assert "not reproduced" in said
+
+
+def test_a_model_that_fails_the_gate(fork: Project) -> None:
+    """It is kept and tagged, and never registered."""
+    fork.set_params(gate={"at_least": {"auc": 0.99}})
+    said = fork.make("run", fails=True)
+    assert "did not pass the gate" in said and "gate.at_least.auc" in said and "missed by" in said
+    assert fork.registry("len(r.versions()), r.holder('challenger')") == "(1, None)"
+    assert fork.registry("[run.data.tags['verdict'] for run in r.runs()]") == "['passed', 'failed']"
+    assert "rejected" in fork.make("history")
+    assert json.loads((fork / "champion.json").read_text())["version"] == 1
+
+
+def test_worse_than_the_champion(fork: Project) -> None:
+    """The champion answers the same rows through its bundle, and a model that loses to it is refused."""
+    fork.set_params(gate={"worse_than_champion": 0.001, "at_least": {}})
+    fork.replace("src/PACKAGE/core/model.py", '"max_iter": 30', '"max_iter": 1')
+    fork.replace("src/PACKAGE/core/model.py", 'trial.suggest_int("max_iter", 50, 200, step=25)', "1")
+    said = fork.make("run", fails=True)
+    assert "gate.worse_than_champion" in said and "gain in auc over the champion is -" in said
+
+
+def test_promotion_by_itself(fork: Project) -> None:
+    fork.set_params(promotion={"automatic": True}, seed=8)
+    assert "2, champion" in fork.make("run")
+
+
+def test_another_library_drops_into_the_model(fork: Project) -> None:
+    """Any estimator with fit and predict: here one that model.py itself defines, which has to travel in the bundle."""
+    path = fork / f"src/{fork.package}/core/model.py"
+    path.write_text(
+        "import numpy as np\nfrom sklearn.base import BaseEstimator\n\n"
+        "FIRST_GUESS = {'scale': 1.0}\n\n\ndef search_space(trial):\n"
+        "    return {'scale': trial.suggest_float('scale', 0.5, 2.0)}\n\n\n"
+        "class Hours(BaseEstimator):\n    def __init__(self, scale=1.0):\n        self.scale = scale\n\n"
+        "    def fit(self, X, y):\n        self.rates_ = {h: y[(X['departure_hour'] == h).to_numpy()].mean() for h in range(24)}\n"
+        "        return self\n\n    def predict(self, X):\n"
+        "        return np.clip([self.scale * np.nan_to_num(self.rates_[h]) for h in X['departure_hour']], 0, 1)\n\n\n"
+        "def build_model(problem, params, seed):\n    return Hours(**params)\n"
+    )
+    assert "2, challenger" in fork.make("run")
+    path.write_text(path.read_text().replace("Hours", "Days"))  # today's code has no such class any more
+    fork.python(
+        "import pandas as pd; from pathlib import Path\n"
+        "pd.read_parquet(sorted(Path('data/raw').rglob('*.parquet'))[-1]).head(30).to_csv('rows.csv', index=False)"
+    )
+    assert "version 2 answered 30 rows" in fork.make("predict", "INPUT=rows.csv", "VERSION=2")
+
+
+def test_stages_and_targets_of_ones_own(fork: Project) -> None:
+    """The places for the user's own, beside ours."""
+    (fork / "local.mk").write_text("hello: ## of my own\n\t@echo hello from local.mk\n")
+    assert "hello from local.mk" in fork.make("hello") and "of my own" in fork.make("help")
+    (fork / "pipelines/count").mkdir(parents=True)
+    (fork / "pipelines/count/dvc.yaml").write_text(
+        "stages:\n  count:\n    wdir: ../..\n    cmd: wc -c reports/metrics.json > reports/count.txt\n"
+        "    deps: [reports/metrics.json]\n    outs: [reports/count.txt]\n"
+    )
+    assert "count" in fork.make("pipeline")
+    assert (fork / "reports/count.txt").exists()
+
+
+def test_regression(render: Render, trained: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The other problem, from render to champion, with its own checks and tests."""
+    folder = tmp_path_factory.mktemp("regression") / "project"
+    shutil.copytree(render(problem="regression", licence="MIT"), folder)
+    project = Project(folder, **{**trained.environment, "SOURCE_URI": trained.environment["SOURCE_URI"]})
+    project.make("setup")
+    project.make("check")
+    assert re.search(r"\d+ passed", project.make("test", SOURCE_URI="", PREFECT_API_URL=""))
+    make_small(project)
+    said = project.make("run")
+    assert "mae" in said and "1, champion" in said
+    facts = json.loads((project / "reports/facts.json").read_text())
+    assert facts["metrics"]["mae"]["value"] < facts["baseline"]["mae"]

@@ -1,0 +1,49 @@
+"""The README is the test: its commands, word for word, from a clean clone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conftest import ROOT, Project
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    """The lines of the README's command blocks, without their comments."""
+    return [line.split(" #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.M)]
+
+
+def test_the_commands_are_few() -> None:
+    assert commands()[:2] == ["make demo", "make test"]
+    assert len(README.splitlines()) <= 80
+
+
+def test_first_block_is_what_ci_runs(demo: Project) -> None:
+    """`make demo` has run from a clean clone; `make test` is this test's own command, and CI's."""
+    assert (demo / "champion.json").exists()
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo:.*##", makefile, re.M) and re.search(r"^test:.*##", makefile, re.M)
+
+
+def test_second_block_renders_and_lists(template: Path, tmp_path: Path) -> None:
+    """`copier copy <repository> my-project` without a question answered, then a project that knows its commands; that
+    they work is what test_project.py is about."""
+    copy, change, *rest = commands()[2:]
+    assert copy == "uvx copier copy <repository> my-project" and change == "cd my-project"
+    words = copy.removeprefix("uvx ").replace("<repository>", str(template)).split()
+    place = Project(tmp_path)
+    done = place.command(str(ROOT / ".venv/bin" / words[0]), *words[1:], "--defaults", "--vcs-ref", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "trust" not in (done.stdout + done.stderr).lower()
+    listed = Project(tmp_path / "my-project").make("help")
+    for line in rest:
+        assert line in listed
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
