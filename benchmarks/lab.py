@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 INSIDE = Path(__file__).resolve().parent / "inside"
 PACKAGE = "flight_delays"  # what the default answers call the project's package
 
-# What a project reads from its environment, and what would lead git, uv or DVC elsewhere.
+# What a project reads from its environment, what would lead git, uv or DVC elsewhere, and what changes how Python starts:
+# without byte code (PYTHONDONTWRITEBYTECODE) every command would compile thousands of files again.
 LEADS_ELSEWHERE = (
     "ACTOR", "DATA_REMOTE", "DVC_", "GIT_", "MASK_KEY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MLFLOW_", "NOTIFY_URLS",
-    "PREFECT_", "PUSH_DATA", "PYTHONPATH", "RETRIES", "RETRY_DELAY_SECONDS", "SOURCE_URI", "TIMEOUT_MINUTES",
+    "PREFECT_", "PUSH_DATA", "PYTHON", "RETRIES", "RETRY_DELAY_SECONDS", "SOURCE_URI", "TIMEOUT_MINUTES",
     "UV_PROJECT", "VIRTUAL_ENV",
 )  # fmt: skip
 NOBODY = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -75,6 +76,7 @@ def main() -> int:
                 print(f"  {figure}: {meaning}")
         return 0
     groups = chosen(asked.only, asked.short)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     lab = Lab(ROOT / ".cache" / "bench" / str(os.getpid()))
     failed = []
     try:

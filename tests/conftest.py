@@ -93,12 +93,19 @@ class Project:
         return subprocess.run(
             words,
             cwd=self.folder,
-            env=clean_environment(**{**self.environment, **environment}),
+            env=self._environment(environment),
             capture_output=True,
             text=True,
             check=False,
             timeout=1200,
         )
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        """A clean environment, with the project's own commands first where they are installed."""
+        all_of_it = clean_environment(**{**self.environment, **more})
+        if (self / ".venv/bin").exists():
+            all_of_it["PATH"] = os.pathsep.join([str(self / ".venv/bin"), all_of_it["PATH"]])
+        return all_of_it
 
     def make(self, *words: str, fails: bool = False, **environment: str) -> str:
         """Run make, and hold it to ending well, or badly; returns all that it printed."""
@@ -120,7 +127,7 @@ class Project:
         return subprocess.Popen(
             words,
             cwd=self.folder,
-            env=clean_environment(**{**self.environment, **environment}),
+            env=self._environment(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -231,6 +238,7 @@ def trained(
         PREFECT_API_URL=prefect_server,
         RETRY_DELAY_SECONDS="0.2",
         ACTOR="Ada",
+        OMP_NUM_THREADS="1",
     )
     make_small(project)
     said = project.make("run")

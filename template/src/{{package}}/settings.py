@@ -17,6 +17,7 @@ QUIET = {
 """Telemetry of the tools is off; the same names in `.env` with another value switch it on."""
 
 MANNERS = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not take the processor from others on a shared machine
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

@@ -1,0 +1,5 @@
+"""One thread: for data this small more of them wait for each other, for a long time where others use the machine too."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when scikit-learn is imported, which is after this
