@@ -110,7 +110,7 @@ def test_an_empty_input(fork: Project) -> None:
     assert "no rows" in said
     (fork / "empty.csv").write_text("")
     assert "cannot be read as CSV" in fork.make("predict", "INPUT=empty.csv", fails=True)
-    assert "does not exist" in fork.make("predict", "INPUT=nowhere.csv", fails=True)
+    assert "does not exist or is no file" in fork.make("predict", "INPUT=nowhere.csv", fails=True)
     (fork / "rows.txt").write_text("x")
     assert "neither .parquet nor .csv" in fork.make("predict", "INPUT=rows.txt", fails=True)
 
@@ -386,4 +386,4 @@ def test_a_damaged_memory_of_the_last_run(fork: Project) -> None:
 
 def test_settings_that_make_no_sense(fork: Project) -> None:
     said = fork.make("run", fails=True, RETRIES="often")
-    assert "retries" in said.lower() and "settings" in said
+    assert "RETRIES" in said and "settings" in said

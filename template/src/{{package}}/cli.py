@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -29,22 +30,22 @@ def main() -> None:
     try:
         settings = Settings()
         settings.apply()
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except ProjectError as error:
         fail(str(error))
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         fail("stopped; what was finished is kept.", 130)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+        fail(f"the settings in .env or the environment cannot be used: {wrong}.", 2)
     except Exception as error:
-        if type(error).__module__.startswith("click") or type(error).__name__ == "UsageError":
-            fail(str(error), 2)
-        if isinstance(error, ValueError) and type(error).__name__ == "ValidationError":
-            fail(f"the settings in .env or the environment cannot be used: {error}", 2)
+        if hasattr(error, "format_message"):  # of the command line: typer keeps the class to itself
+            fail(f"{error.format_message()}; `make` lists how each command is called.", 2)
         raise
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str, code: int = 1) -> None:
+def fail(message: str, code: int = 1) -> NoReturn:
     """Print an error and end."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
@@ -131,6 +132,12 @@ def run() -> None:
     begun = time.perf_counter()
     settings = Settings()
     where = settings.prefect_api_url or "a temporary one"
+    from .io import dvc
+    from .params import load_params
+
+    load_params()  # a typo, or another run, is told before a server is started for it
+    with dvc.only_run():
+        pass
     print(f"starting; Prefect server: {where}", flush=True)
     from .flows.train import train
 

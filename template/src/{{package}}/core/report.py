@@ -112,7 +112,10 @@ def _slices(table: pd.DataFrame, metric: str) -> Figure:
 
 def _search(trials: pd.DataFrame, metric: str) -> Figure:
     figure, (axis,) = _figure(height=2.6)
-    for state, label, mark, colour in (("complete", "complete", "o", MARK), ("pruned", "pruned, fewer folds", "x", SOFT)):
+    for state, label, mark, colour in (
+        ("complete", "complete", "o", MARK),
+        ("pruned", "pruned, fewer folds", "x", SOFT),
+    ):
         some = trials[trials["state"] == state]
         axis.scatter(some["number"] + 1, some["value"], marker=mark, color=colour, label=label)
     axis.legend(frameon=False, fontsize=9)

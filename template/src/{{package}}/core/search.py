@@ -139,23 +139,25 @@ def single_input_skill(problem: str, features: pd.DataFrame, y: np.ndarray, seed
     """
     random = np.random.default_rng(seed)
     at = np.sort(random.permutation(len(y))[:rows])
-    fitted, judged = at[::2], at[1::2]
+    some, truth = features.iloc[at], y[at]
+    fitted, judged = np.arange(len(at))[::2], np.arange(len(at))[1::2]
     ones = np.ones(len(judged))
     skill = {}
-    for name in map(str, features):
-        column = features[name]
+    for name in map(str, some):
+        column = some[name]
         if not pd.api.types.is_numeric_dtype(column.dtype):
-            means = pd.Series(y[fitted]).groupby(column.iloc[fitted].astype("str").to_numpy()).mean()
-            values = column.astype("str").map(means).astype("float64").to_numpy()
+            text = column.astype("str")
+            means = pd.Series(truth[fitted]).groupby(text.iloc[fitted].to_numpy()).mean()
+            values = text.map(means).to_numpy(dtype="float64", na_value=np.nan)
         else:
             values = column.to_numpy(dtype="float64", na_value=np.nan)
         inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)[:, None]
         if problem == "classification":
             tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            tree.fit(inputs[fitted], y[fitted])
+            tree.fit(inputs[fitted], truth[fitted])
             answers = tree.predict_proba(inputs[judged])[:, -1]
-            skill[name] = 2 * auc(y[judged], answers, ones) - 1
+            skill[name] = 2 * auc(truth[judged], answers, ones) - 1
         else:
             tree = DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            skill[name] = r2(y[judged], tree.fit(inputs[fitted], y[fitted]).predict(inputs[judged]), ones)
+            skill[name] = r2(truth[judged], tree.fit(inputs[fitted], truth[fitted]).predict(inputs[judged]), ones)
     return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)

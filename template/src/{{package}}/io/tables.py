@@ -191,8 +191,10 @@ def read_any(path: Path) -> pd.DataFrame:
     Raises:
         TableError: If it is missing, empty or neither.
     """
-    if not path.exists():
-        raise TableError(f"{path} does not exist. Give a .parquet or .csv file: make predict INPUT=rows.csv")
+    if not path.is_file():
+        raise TableError(
+            f"{path} does not exist or is no file. Give a .parquet or .csv file: make predict INPUT=rows.csv"
+        )
     if ".parquet" in path.suffixes:
         return read(path)
     if ".csv" not in path.suffixes:
