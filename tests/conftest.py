@@ -300,6 +300,19 @@ def serve(words: list[str], address: str, log: Path, **environment: str) -> subp
     return process
 
 
+def processes_in(folder: Path) -> Iterator[tuple[int, list[str]]]:
+    """The processes that work in a folder, each with the words of its command."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                here = (entry / "cwd").resolve() == folder.resolve()
+            except OSError:
+                continue
+            if here:
+                yield int(entry.name), words
+
+
 def end(process: subprocess.Popen[Any]) -> None:
     """End a process that a test started, with its children."""
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, free_port
+from conftest import Project, free_port, processes_in
 
 MORE = {"gate": {"at_least": {}}, "seed": 11}  # makes a new run of all from training on
 
@@ -199,15 +199,9 @@ def child_running(project: Project, word: str) -> Callable[[], int]:
     """The process of a stage of this project, by its command line and its working folder; 0 while there is none."""
 
     def find() -> int:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                    here = (entry / "cwd").resolve() == project.folder.resolve()
-                except OSError:
-                    continue
-                if here and word.encode() in words and any(project.package.encode() in part for part in words[:2]):
-                    return int(entry.name)
+        for pid, words in processes_in(project.folder):
+            if word in words and any(project.package in part for part in words[:2]):
+                return pid
         return 0
 
     return find

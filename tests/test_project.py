@@ -240,6 +240,19 @@ def test_another_library_drops_into_the_model(fork: Project) -> None:
     assert "version 2 answered 30 rows" in fork.make("predict", "INPUT=rows.csv", "VERSION=2")
 
 
+def test_a_commit_is_checked(fork: Project) -> None:
+    """`make setup` installs the hook; it runs what `make check` runs."""
+    commit = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@localhost", "commit", "--quiet", "--message", "mine"]
+    (fork / "src" / fork.package / "mine.py").write_text("x=1\n")
+    fork.command("git", "add", "--all")
+    refused = fork.command(*commit)
+    assert refused.returncode != 0 and "not formatted" in refused.stdout + refused.stderr
+    fork.make("format")
+    fork.command("git", "add", "--all")
+    done = fork.command(*commit)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_stages_and_targets_of_ones_own(fork: Project) -> None:
     """The places for the user's own, beside ours."""
     (fork / "local.mk").write_text("hello: ## of my own\n\t@echo hello from local.mk\n")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, Render, end, free_port, serve, wait_for
+from conftest import Project, Render, end, free_port, processes_in, serve, wait_for
 
 
 @pytest.fixture
@@ -188,5 +187,5 @@ def test_a_temporary_server(fork: Project) -> None:
     """Without an address the flow runs on a server of its own, which ends with it."""
     said = fork.make("run", PREFECT_API_URL="")
     assert "Prefect server: a temporary one" in said and "nothing has changed" in said
-    left = subprocess.run(["pgrep", "-f", str(fork / ".prefect")], capture_output=True, text=True, check=False).stdout
+    left = [pid for pid, words in processes_in(fork.folder) if "prefect.server.api.server:create_app" in words]
     assert not left, "the temporary server is still there"
