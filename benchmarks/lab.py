@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 INSIDE = Path(__file__).resolve().parent / "inside"
 PACKAGE = "flight_delays"  # what the default answers call the project's package
 
-# What a project reads from its environment, what would lead git, uv or DVC elsewhere, and what changes how Python starts:
-# without byte code (PYTHONDONTWRITEBYTECODE) every command would compile thousands of files again.
+# What a project reads from its environment, what would lead git, uv or DVC elsewhere, and what changes how Python
+# starts: without byte code (PYTHONDONTWRITEBYTECODE) every command would compile thousands of files again.
 LEADS_ELSEWHERE = (
     "ACTOR", "DATA_REMOTE", "DVC_", "GIT_", "MASK_KEY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MLFLOW_", "NOTIFY_URLS",
     "PREFECT_", "PUSH_DATA", "PYTHON", "RETRIES", "RETRY_DELAY_SECONDS", "SOURCE_URI", "TIMEOUT_MINUTES",
@@ -67,9 +67,7 @@ def environment(**more: str) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", **kept, **more}
 
 
-def call(
-    command: list[str], cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900, fine: tuple[int, ...] = (0,)
-) -> Done:
+def call(command: list[str], cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900) -> Done:
     """Run a command to its end.
 
     Args:
@@ -77,7 +75,6 @@ def call(
         cwd: Where.
         env: Its whole environment; `environment()` by default.
         timeout: Seconds after which it is stopped.
-        fine: The exit codes that are no failure.
 
     Raises:
         RuntimeError: If it ends with another code or the time is over; the text has the end of what it said.
@@ -95,7 +92,7 @@ def call(
             raise RuntimeError(f"{' '.join(command)} was stopped after {timeout:g} s") from error
         raise
     seconds = time.perf_counter() - begun
-    if child.returncode not in fine:
+    if child.returncode:
         raise RuntimeError(f"{' '.join(command)} in {cwd} ended with {child.returncode}:\n{output[-3000:]}")
     return Done(seconds, output)
 
@@ -149,7 +146,7 @@ class Project:
         return Watched(seen["seconds"], done.output, seen["peak_bytes"], seen["largest_bytes"], seen["by_command"])
 
     def forget(self) -> None:
-        """Make the folder as it was after `make setup`: no data, no runs, no registry, no cache, no Prefect database."""
+        """Make the folder as it was after `make setup`: no data, runs, registry, cache, server's database."""
         git(self.folder, "reset", "--quiet", "--hard")
         git(self.folder, "clean", "-ffdxq", "--exclude=/.venv/", "--exclude=/.tools/")
         for ref in git(self.folder, "for-each-ref", "--format=%(refname)", "refs/versions").split():

@@ -144,6 +144,11 @@ def test_the_schedule_runs(fork: Project, prefect_server: str) -> None:
     assert "0 5 * * 1" in listed.stdout and name in listed.stdout
 
 
+def test_prefect_unreachable(fork: Project) -> None:
+    said = fork.make("run", fails=True, PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    assert "does not answer" in said and "PREFECT_API_URL" in said and "make pipeline" in said
+
+
 def test_the_page_of_a_run(trained: Project) -> None:
     """Metrics and verdict stand on the flow run's page as Markdown."""
     text = trained.python(

@@ -11,7 +11,8 @@ from rows import Row, repeated
 REPETITIONS = 3
 SAME = 1e-9  # largest difference of the two results' metrics
 MEANING = {
-    "run_over_script_with_server": "seconds of a fresh `make run` with a Prefect server there, minus those of a bare script",
+    "run_over_script_with_server": "seconds of a fresh `make run` with a Prefect server there, minus those of a bare "
+    "script that does the same work",
     "run_over_script_no_server": "the same without a server, so that Prefect starts a temporary one",
 }
 

@@ -10,6 +10,7 @@ time may harm it, and nobody should think that the first was a straw man. The la
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -28,14 +29,14 @@ MONTHS = [f"2013-{month:02d}" for month in range(7, 13)]
 RESAMPLES = 1000
 
 
-def validated():
+def validated() -> pd.DataFrame:
     """All rows that keep the contract, in order of time."""
     rows = tables.read_between(Path("data/validated"), CONTRACT.time)
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
     return rows.sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
 
 
-def raw(rows, with_time):
+def raw(rows: pd.DataFrame, with_time: bool) -> pd.DataFrame:
     """The columns of the contract but id and target, as they are; text stays text."""
     inputs = rows.drop(columns=[CONTRACT.id, CONTRACT.target, CONTRACT.time])
     if with_time:
@@ -43,7 +44,7 @@ def raw(rows, with_time):
     return inputs
 
 
-def plain(train, y, test):
+def plain(train: pd.DataFrame, y: np.ndarray, test: pd.DataFrame) -> np.ndarray:
     """Answers of a boosted tree with scikit-learn's defaults."""
     texts = list(train.select_dtypes(exclude="number"))
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
@@ -53,7 +54,7 @@ def plain(train, y, test):
     return tree.fit(train.astype("float64"), y).predict_proba(test.astype("float64"))[:, 1]
 
 
-def month_by_month(rows):
+def month_by_month(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
     """For each month the truth and the answers of each model."""
     seed = params.load_params().seed
     month = rows[CONTRACT.time].dt.tz_convert("America/New_York").dt.strftime("%Y-%m")
@@ -72,7 +73,7 @@ def month_by_month(rows):
         yield name, y[now], answers
 
 
-def main():
+def main() -> None:
     by_month, gains, resampled = {}, {}, {}
     for number, (month, y, answers) in enumerate(month_by_month(validated())):
         everyone = np.ones(len(y))
@@ -95,7 +96,7 @@ def main():
     print(json.dumps({"mean": mean.to_dict(), "months": gains, "by_month": by_month, "gain_over": gain_over}))
 
 
-def auc_of_ranks(y, rank, weight):
+def auc_of_ranks(y: np.ndarray, rank: np.ndarray, weight: np.ndarray) -> float:
     """As `metrics.auc`, for scores that are ranks already: sorting once instead of once a resample."""
     positive, negative = np.bincount(rank, weight * y), np.bincount(rank, weight * (1 - y))
     return float(np.dot(positive, np.cumsum(negative) - negative / 2) / (positive.sum() * negative.sum()))

@@ -3,14 +3,17 @@
     python bare_script.py PACKAGE
 
 Runs in a project's folder with its interpreter. It takes the project's functions that compute (features, model, search,
-metrics, plots), so that both do the same work; what it leaves out is what a platform adds. Its last line has the metrics.
+metrics, plots), so that both do the same work; what it leaves out is what a platform adds. Its last line has the
+metrics.
 """
 
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,7 +27,7 @@ source, params = import_module(f"{PACKAGE}.io.source"), import_module(f"{PACKAGE
 CONTRACT = schema.CONTRACT
 
 
-def rows(asked):
+def rows(asked: Any) -> tuple[pd.DataFrame, pd.Series]:
     """The rows of the window in order of time, without those that have no answer, and where training and test part."""
     ever = pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")
     frame = pd.concat(source.read("", *ever, CONTRACT.names), ignore_index=True)
@@ -36,21 +39,21 @@ def rows(asked):
     return frame, frame[CONTRACT.time] < window.test_start
 
 
-def fit_with(asked):
-    def fit(values, inputs, truth):
+def fit_with(asked: Any) -> Callable[..., Any]:
+    def fit(values: Mapping[str, Any], inputs: pd.DataFrame, truth: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
         fitted = model.build_model(asked.problem, values, asked.seed).fit(inputs, truth)
         return lambda some: answers(fitted, some)
 
     return fit
 
 
-def answers(fitted, inputs):
+def answers(fitted: Any, inputs: pd.DataFrame) -> np.ndarray:
     if hasattr(fitted, "predict_proba"):
         return fitted.predict_proba(inputs)[:, 1].astype("float64")
     return fitted.predict(inputs).astype("float64")
 
 
-def main():
+def main() -> None:
     asked = params.load_params()
     problem, metric, times, seed = asked.problem, asked.gate.metric, asked.evaluation.bootstrap, asked.seed
     frame, past = rows(asked)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from . import NAME, ProjectError
+from . import NAME, ProjectError, UnreachableError
 from .settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -139,9 +139,20 @@ def run() -> None:
     with dvc.only_run():
         pass
     print(f"starting; Prefect server: {where}", flush=True)
+    import httpx
+    from prefect.exceptions import PrefectException
+
     from .flows.train import train
 
-    report = train()
+    try:
+        report = train()
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "API" not in str(error):
+            raise
+        raise UnreachableError(
+            f"Prefect's server ({where}) does not answer: {str(error).strip() or type(error).__name__}. Look whether "
+            "PREFECT_API_URL is right and the server runs; `make pipeline` runs the stages without it."
+        ) from error
     _show(report, time.perf_counter() - begun)
     if not report.outcome.passed:
         raise typer.Exit(4)

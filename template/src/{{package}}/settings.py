@@ -21,6 +21,7 @@ MANNERS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default gives up on a busy machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command itself says what happens; the run's page has it all
 }
 """How the tools behave in a terminal; `.env` may say otherwise."""
