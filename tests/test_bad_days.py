@@ -153,7 +153,7 @@ def test_a_full_disk(fork: Project, full_disk: Path) -> None:
         ("test_days: 20", "test_days: many", "split.test_days is 'many'"),
         ("test_days: 20", "test_days: 400", "split.test_days must be fewer than window.days"),
         ("metric: auc", "metric: mae", "mae is no metric of a classification"),
-        ("metric: auc\n", "", "gate.metric is missing"),
+        ("  metric: auc\n", "", "gate.metric is missing"),
         ("problem: classification", "problem: clustering", "problem is 'clustering'"),
         ("seed: 7", "seed: [7", "is no YAML"),
         ("until: newest", "until: 2001-01-01", "window.until leaves no rows"),
