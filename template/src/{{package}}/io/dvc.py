@@ -73,7 +73,7 @@ def _locked(path: Path, wait: str | None) -> Iterator[int]:
 
 def repro(
     settings: Settings,
-    arguments: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = ("--all-pipelines",),
     say: Callable[[str], None] = print,
     folder: Path = Path(),
     environment: dict[str, str] | None = None,
@@ -82,7 +82,7 @@ def repro(
 
     Args:
         settings: The time limit, and the environment of the child.
-        arguments: More words for `dvc repro`.
+        arguments: Words for `dvc repro`; by default our stages and those in pipelines/*/dvc.yaml.
         say: Is called with each line that a person wants to see.
         folder: The project to work in.
         environment: Replaces the child's environment.
