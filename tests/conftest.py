@@ -219,7 +219,7 @@ def make_small(project: Project) -> None:
         gate={"at_least": {"auc": 0.5} if classes else {"r2": -1.0}, "at_most": {}, "better_than_baseline": -100.0,
               "worse_than_champion": 0.5 if classes else 50.0},
     )  # fmt: skip
-    project.replace("src/PACKAGE/core/model.py", '"max_iter": 150', '"max_iter": 30')
+    project.replace("src/PACKAGE/core/model.py", '"max_iter": 150', '"max_iter": 50')
     project.replace("src/PACKAGE/core/model.py", '"min_samples_leaf": 500', '"min_samples_leaf": 50')
 
 

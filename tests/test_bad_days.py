@@ -26,7 +26,15 @@ def source_of(project: Project) -> Path:
 
 def test_a_truncated_source(fork: Project) -> None:
     file = source_of(fork) / "flights-04.csv"
-    file.write_bytes(file.read_bytes()[:-37] + b'"never closed')
+    lines = len(file.read_text().splitlines())
+    file.write_bytes(file.read_bytes()[:-37])
+    said = fork.make("pipeline", fails=True)
+    assert f"line {lines} of a flights file has no time_hour" in said
+
+
+def test_a_truncated_archive(fork: Project, tables: Path) -> None:
+    whole = (tables / "flights.csv.zip").read_bytes()
+    (source_of(fork) / "flights-05.csv.zip").write_bytes(whole[: len(whole) // 2])
     said = fork.make("pipeline", fails=True)
     assert "cannot be read" in said and "SOURCE_URI" in said
 
@@ -156,7 +164,8 @@ def test_a_full_disk(fork: Project, full_disk: Path) -> None:
         ("  metric: auc\n", "", "gate.metric is missing"),
         ("problem: classification", "problem: clustering", "problem is 'clustering'"),
         ("seed: 7", "seed: [7", "is no YAML"),
-        ("until: newest", "until: 2001-01-01", "window.until leaves no rows"),
+        ("until: newest", "until: 2001-01-01", 'put the date of window.until into quotes: "2001-01-01"'),
+        ("until: newest", "until: '2001-01-01'", "window.until leaves no rows"),
     ],
 )
 def test_params_with_a_mistake(fork: Project, old: str, new: str, says: str) -> None:

@@ -207,7 +207,7 @@ def test_a_model_that_fails_the_gate(fork: Project) -> None:
 def test_worse_than_the_champion(fork: Project) -> None:
     """The champion answers the same rows through its bundle, and a model that loses to it is refused."""
     fork.set_params(gate={"worse_than_champion": 0.001, "at_least": {}})
-    fork.replace("src/PACKAGE/core/model.py", '"max_iter": 30', '"max_iter": 1')
+    fork.replace("src/PACKAGE/core/model.py", '"max_iter": 50', '"max_iter": 1')
     fork.replace("src/PACKAGE/core/model.py", 'trial.suggest_int("max_iter", 50, 200, step=25)', "1")
     said = fork.make("run", fails=True)
     assert "gate.worse_than_champion" in said and "gain in auc over the champion is -" in said

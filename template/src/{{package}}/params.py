@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -187,11 +188,22 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise ParamsError(f"{path} is no YAML: {error}. Compare it with `git diff {path}`.") from error
     if not isinstance(content, dict):
         raise ParamsError(f"{path} should be a list of `key: value` lines, not {type(content).__name__}.")
+    if model is Params:
+        _refuse_dates(content, path)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problems = [_explain(dict(problem), content, model) for problem in error.errors()]
         raise ParamsError(f"{path}: " + "; ".join(problems) + ".") from error
+
+
+def _refuse_dates(content: Mapping[str, Any], path: Path, prefix: str = "") -> None:
+    """DVC reads params.yaml as well, and ends at YAML's own kind of date with a message that nobody understands."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            _refuse_dates(value, path, f"{prefix}{key}.")
+        elif isinstance(value, dt.date):
+            raise ParamsError(f'{path}: put the date of {prefix}{key} into quotes: "{value:%Y-%m-%d}".')
 
 
 def _explain(problem: dict[str, Any], content: dict[str, Any], model: type[BaseModel]) -> str:

@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .. import ProjectError, UnreachableError
 from ..settings import Settings
 
 CACHE = Path(".cache")
 SECONDS_TO_STOP = 10.0
+SECONDS_TO_LOOK = 0.1
 
 
 class DvcError(ProjectError):
@@ -93,19 +95,21 @@ def repro(
     Raises:
         DvcError: If a stage fails or the time limit is over. Finished stages are kept, the next call goes on from there.
     """
-    # The child inherits the lock: if only the caller is killed, the next run waits instead of training twice at once.
+    # The child inherits the lock and writes to a file, not to a pipe that breaks: if only the caller is killed, training
+    # goes on, and the next run waits for it instead of training twice at once.
+    log = CACHE.absolute() / "repro.log"
     with _locked(CACHE.absolute() / "repro.lock", wait="the training of an interrupted run") as lock:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            cwd=folder,
-            env=environment or {**settings.environment(), "PATH": _path()},
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
+        with log.open("w") as file:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "repro", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**(environment or {**settings.environment(), "PATH": _path()}), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
         limit = settings.timeout_minutes * 60
         expired = threading.Event()
 
@@ -116,7 +120,7 @@ def repro(
         timer = threading.Timer(limit, expire)
         timer.start()
         try:
-            seconds, failed = _follow(child, say)
+            seconds, failed = _follow(child, log, say)
         except BaseException:  # also a cancelled flow and Ctrl-C: nothing may go on training behind our back
             _stop(child)
             raise
@@ -145,28 +149,43 @@ _NOISE = re.compile(
 )
 
 
-def _follow(child: subprocess.Popen[str], say: Callable[[str], None]) -> tuple[dict[str, float], str]:
+def _follow(child: subprocess.Popen[bytes], log: Path, say: Callable[[str], None]) -> tuple[dict[str, float], str]:
     """Pass on what a person wants to see of DVC's output, and time the stages by it."""
     seconds: dict[str, float] = {}
     stage, begun = "", time.perf_counter()
-    assert child.stdout is not None
-    for line in child.stdout:
-        started = _RUNNING.search(line)
-        if started:
-            now = time.perf_counter()
-            if stage:
-                seconds[stage] = now - begun
-            stage, begun = started[1], now
-            say(f"{stage} ...")
-        elif not _NOISE.match(line):
-            say("  " + line.rstrip())
-    child.wait()
+    with log.open(errors="replace") as file:
+        for line in _lines(child, file):
+            started = _RUNNING.search(line)
+            if started:
+                now = time.perf_counter()
+                if stage:
+                    seconds[stage] = now - begun
+                stage, begun = started[1], now
+                say(f"{stage} ...")
+            elif not _NOISE.match(line):
+                say("  " + line.rstrip())
     if stage:
         seconds[stage] = time.perf_counter() - begun
     return seconds, stage or "dvc"
 
 
-def _stop(child: subprocess.Popen[str]) -> None:
+def _lines(child: subprocess.Popen[bytes], file: TextIO) -> Iterator[str]:
+    """The lines of a growing file, until the process that writes it has ended."""
+    rest = ""
+    while True:
+        ended = child.poll() is not None  # asked before reading: what it wrote last is read then
+        rest += file.read()
+        *whole, rest = rest.split("\n")
+        yield from whole
+        if ended:
+            if rest:
+                yield rest
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(SECONDS_TO_LOOK)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
     """End the whole process group, kindly first."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

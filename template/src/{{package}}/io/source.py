@@ -1,7 +1,7 @@
 """Where raw rows come from: flights that left New York, with weather, aeroplanes and airports. Yours.
 
-The platform calls three functions: `fingerprint` often, `extent` when that changed, `read` when there is something new.
-Only what is known an hour before departure may enter a row.
+The platform asks for the `fingerprint` at each run, for the `extent` when that changed, and to `read` what is new. Only
+what is known an hour before departure may enter a row.
 """
 
 import hashlib
@@ -49,19 +49,23 @@ def extent(location: str) -> tuple[int, pd.Timestamp]:
     return sum(map(len, times)), max(_departure(part).max() for part in times)
 
 
+def _table(location: str, name: str, **columns: str) -> pd.DataFrame:
+    return pd.read_csv(folder(location) / f"{name}.csv", usecols=list(columns)).rename(columns=columns)
+
+
 def _departure(flights: pd.DataFrame) -> pd.Series:
-    return pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"], unit="min")
+    times = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"], unit="min")
+    if times.isna().any():  # the last column: a file that was cut off lacks it
+        raise SourceError(f"line {flights.index[times.isna()][0] + 2} of a flights file has no time_hour; is it whole?")
+    return times
 
 
 def read(location: str, start: pd.Timestamp, end: pd.Timestamp, columns: list[str]) -> Iterator[pd.DataFrame]:
     """Yield the `columns` of the joined rows with `start <= scheduled_departure < end`, a chunk at a time."""
-    tables = folder(location)
-    planes = pd.read_csv(tables / "planes.csv", usecols=["tailnum", "year", "seats"])
-    planes = planes.set_axis(["tail_number", "built", "seats"], axis=1)
-    airports = pd.read_csv(tables / "airports.csv", usecols=["faa", "lat", "lon", "tz"])
-    airports = airports.set_axis(["destination", "latitude", "longitude", "utc_offset"], axis=1)
-    weather = pd.read_csv(tables / "weather.csv", usecols=["origin", "time_hour", *WEATHER]).rename(columns=WEATHER)
-    weather["observed"] = pd.to_datetime(weather.pop("time_hour"), utc=True)
+    planes = _table(location, "planes", tailnum="tail_number", year="built", seats="seats")
+    airports = _table(location, "airports", faa="destination", lat="latitude", lon="longitude", tz="utc_offset")
+    weather = _table(location, "weather", origin="origin", time_hour="observed", **WEATHER)
+    weather["observed"] = pd.to_datetime(weather["observed"], utc=True)
     weather = weather.sort_values("observed", kind="stable")
     for file in _flights(location):
         for chunk in pd.read_csv(file, chunksize=CHUNK, dtype={"tailnum": "str"}):

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from .. import ProjectError, UnreachableError
 from ..core.gate import Outcome
 from ..io import source, tables
@@ -24,6 +26,11 @@ def resolve_run(settings: Settings) -> Run:
         known = _known()
         if known is None or known.fingerprint != fingerprint:  # counting rows is dear, asking for a change is not
             rows, newest = source.extent(settings.source_uri)
+            if rows == 0 or pd.isna(newest):
+                raise ProjectError(
+                    "the source has no rows at all. Look whether SOURCE_URI names the right place and io/source.py "
+                    "fits what is there."
+                )
             known = Source(fingerprint=fingerprint, rows=rows, newest=newest.to_pydatetime(warn=False))
     run = resolve(params, known)
     save_run(run)

@@ -98,7 +98,10 @@ def open_study(key: str, run: Run) -> optuna.Study:
     if len(kept) < len(study.trials):  # a trial that was killed would keep its number and shift the others
         optuna.delete_study(study_name=key, storage=storage)
         study = study_of_key()
-        study.add_trials(kept)
+        try:
+            study.add_trials(kept)
+        except ValueError:  # a first guess outside the search space, which Optuna tries but does not take back
+            kept = []
     if kept:
         print(f"taking up a search with {len(kept)} finished trials", flush=True)
     return study
