@@ -59,6 +59,12 @@ def say(row: Row) -> None:
     print(f"  {row.name}: {row.value:g} {row.unit}{spread}; {verdict} {row.bar}; {row.note}", flush=True)
 
 
+def stopped(*_: object) -> None:
+    """End as by Ctrl-C when asked to, so that what was started is ended, too."""
+    print("stopped by a signal", file=sys.stderr, flush=True)
+    sys.exit(143)
+
+
 def main() -> int:
     """Exit code 0 if all was measured, whether or not a bar is met; 1 if a figure could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,7 +82,7 @@ def main() -> int:
                 print(f"  {figure}: {meaning}")
         return 0
     groups = chosen(asked.only, asked.short)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
+    signal.signal(signal.SIGTERM, stopped)
     lab = Lab(ROOT / ".cache" / "bench" / str(os.getpid()))
     failed = []
     try:

@@ -20,7 +20,16 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-LEFT_OUT = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PREFECT_API_URL")
+LEFT_OUT = (
+    "VIRTUAL_ENV",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "MAKEOVERRIDES",
+    "PREFECT_API_URL",
+)
 
 
 @pytest.fixture(scope="session")

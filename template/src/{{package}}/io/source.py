@@ -55,9 +55,9 @@ def _table(location: str, name: str, **columns: str) -> pd.DataFrame:
 
 def _departure(flights: pd.DataFrame) -> pd.Series:
     times = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"], unit="min")
-    if times.isna().any():  # the last column: a file that was cut off lacks it
-        raise SourceError(f"line {flights.index[times.isna()][0] + 2} of a flights file has no time_hour; is it whole?")
-    return times
+    if not times.isna().any():
+        return times
+    raise SourceError(f"line {flights.index[times.isna()][0] + 2} of a flights file has no time_hour; is it whole?")
 
 
 def read(location: str, start: pd.Timestamp, end: pd.Timestamp, columns: list[str]) -> Iterator[pd.DataFrame]:
@@ -71,8 +71,7 @@ def read(location: str, start: pd.Timestamp, end: pd.Timestamp, columns: list[st
         for chunk in pd.read_csv(file, chunksize=CHUNK, dtype={"tailnum": "str"}):
             rows = chunk.rename(columns={"tailnum": "tail_number", "dest": "destination", "arr_delay": "arrival_delay"})
             rows["scheduled_departure"] = _departure(chunk)
-            rows = rows[rows["scheduled_departure"].between(start, end, inclusive="left")].copy()
-            if rows.empty:
+            if (rows := rows[rows["scheduled_departure"].between(start, end, inclusive="left")].copy()).empty:
                 continue
             rows["scheduled_arrival"] = rows["sched_arr_time"] // 100 * 60 + rows["sched_arr_time"] % 100
             day = rows["scheduled_departure"].dt.tz_convert("America/New_York").dt.strftime("%Y%m%dT%H%M")
