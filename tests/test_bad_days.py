@@ -216,7 +216,19 @@ def child_running(project: Project, word: str) -> Callable[[], int]:
     return find
 
 
-@pytest.mark.parametrize("stage", ["ingest", "validate", "features", "train", "evaluate"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "ingest",
+        pytest.param("validate", marks=LONG),
+        pytest.param("features", marks=LONG),
+        "train",
+        pytest.param("evaluate", marks=LONG),
+    ],
+)
 def test_kill_a_stage(fork: Project, stage: str, flights: Callable[[Path, list[int]], Path]) -> None:
     """The run ends with an error; the next one finishes, and registers one version, not two."""
     flights(source_of(fork), [5])
@@ -273,7 +285,9 @@ def test_kill_the_orchestrator_alone(fork: Project) -> None:
     assert states == "['Completed', 'Crashed']"
 
 
-@pytest.mark.parametrize("step", ["log", "register", "promote", "settle"])
+@pytest.mark.parametrize(
+    "step", ["log", pytest.param("register", marks=LONG), "promote", pytest.param("settle", marks=LONG)]
+)
 def test_kill_between_two_steps_of_the_registry(fork: Project, step: str) -> None:
     """Each step is done once, wherever the run was cut off."""
     fork.set_params(promotion={"automatic": True}, **MORE)
