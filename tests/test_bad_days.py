@@ -365,6 +365,7 @@ def test_a_corrupted_cache_entry(fork: Project) -> None:
     """DVC tells by the hash; what it cannot trust is made again."""
     lock = yaml.safe_load((fork / "dvc.lock").read_text())
     outs = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+    months = {path.name for path in (fork / "data/features").iterdir()}
     name = outs["data/features"].removesuffix(".dir")
     entry = fork / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}.dir"
     files = json.loads(entry.read_text())
@@ -373,9 +374,7 @@ def test_a_corrupted_cache_entry(fork: Project) -> None:
     one.write_bytes(b"not what it was")
     subprocess.run(["rm", "-rf", str(fork / "data/features")], check=True)
     fork.make("pipeline")
-    assert {path.name for path in (fork / "data/features").iterdir()} == {
-        f"month=2013-{month:02d}" for month in range(1, 5)
-    }
+    assert {path.name for path in (fork / "data/features").iterdir()} == months
     again = yaml.safe_load((fork / "dvc.lock").read_text())
     assert again["stages"]["features"]["outs"] == lock["stages"]["features"]["outs"]
 

@@ -128,7 +128,7 @@ def test_the_schedule_runs(fork: Project, prefect_server: str) -> None:
         asked = None
         for _ in range(60):
             asked = fork.command(
-                ".venv/bin/prefect", "deployment", "run", "train/weekly", "--watch", "--watch-interval", "1",
+                ".venv/bin/prefect", "deployment", "run", "train/weekly", "--watch", "--watch-interval", "1", "--timeout", "120",
                 PREFECT_HOME=str(fork / ".prefect"),
             )  # fmt: skip
             if asked.returncode == 0:

@@ -1,4 +1,4 @@
-"""One thread: for data this small more of them wait for each other, for a long time where others use the machine too."""
+"""One thread: for data this small more of them only wait for each other, long where others use the machine too."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The data that the tests' project learns from. Yours: once io/source.py reads something else, write some of that here."""
+"""The data that the tests learn from. Yours: once io/source.py reads something else, write some of that here."""
 
 import itertools
 import shutil

@@ -236,11 +236,10 @@ def schedule() -> None:
         fail(
             "a schedule needs a server: `prefect server start`, then PREFECT_API_URL=http://127.0.0.1:4200/api in .env."
         )
-    for words in (
-        ["work-pool", "create", "--type", "process", "--overwrite", NAME],
-        ["--no-prompt", "deploy", "--all"],
-    ):
-        subprocess.run([_tool("prefect"), *words], check=True)
+    register = (["work-pool", "create", "--type", "process", "--overwrite", NAME], ["--no-prompt", "deploy", "--all"])
+    for words in register:
+        if subprocess.run([_tool("prefect"), *words], check=False).returncode:
+            fail(f"`prefect {' '.join(words)}` failed; what it said stands above. Is PREFECT_API_URL right?")
     os.execv(_tool("prefect"), ["prefect", "worker", "start", "--pool", NAME])
 
 
