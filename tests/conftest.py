@@ -162,7 +162,7 @@ class Project:
         """Evaluate an expression over `r`, the project's registry."""
         return self.python(
             f"from {self.package}.settings import Settings; s = Settings(); s.apply()\n"
-            f"from {self.package}.io.registry import Registry; r = Registry(s)\nprint({expression})"
+            f"from {self.package}.io.registry import Registry; r = Registry(s)\nvalue = {expression}\nprint(value)"
         )
 
 

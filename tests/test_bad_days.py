@@ -165,7 +165,8 @@ def test_a_full_disk(fork: Project, full_disk: Path) -> None:
         ("problem: classification", "problem: clustering", "problem is 'clustering'"),
         ("seed: 7", "seed: [7", "is no YAML"),
         ("until: newest", "until: 2001-01-01", 'put the date of window.until into quotes: "2001-01-01"'),
-        ("until: newest", "until: '2001-01-01'", "window.until leaves no rows"),
+        ("until: newest", "until: '2001-01-01'", "the source has no rows from 2000-01-01 to 2001-01-01"),
+        ("until: newest", "until: '2031-01-01'", "window.until leaves no rows"),
     ],
 )
 def test_params_with_a_mistake(fork: Project, old: str, new: str, says: str) -> None:

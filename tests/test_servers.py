@@ -177,13 +177,13 @@ def test_notices(fork: Project, tmp_path: Path) -> None:
         where = {"NOTIFY_URLS": f"json://127.0.0.1:{port}"}
         fork.set_params(seed=12)
         fork.make("run", **where)
-        fork.set_params(split={"test_days": 0})
+        fork.set_params(evaluation={"slices": ["airline"]})
         fork.make("run", fails=True, **where)
         titles = [json.loads(line)["title"] for line in heard.read_text().splitlines()]
         assert titles == ["training passed the gate", "training failed"]
     finally:
         end(server)
-    fork.set_params(split={"test_days": 20}, seed=13)
+    fork.set_params(evaluation={"slices": ["carrier"]}, seed=13)
     said = fork.make("run", NOTIFY_URLS=f"json://127.0.0.1:{port}")
     assert "a notice could not be sent" in said
 
@@ -191,6 +191,7 @@ def test_notices(fork: Project, tmp_path: Path) -> None:
 def test_a_temporary_server(fork: Project) -> None:
     """Without an address the flow runs on a server of its own, which ends with it."""
     said = fork.make("run", PREFECT_API_URL="")
-    assert "Prefect server: a temporary one" in said and "nothing has changed" in said
+    assert "Prefect server: a temporary one" in said and "1, champion" in said and "train ..." not in said
+    assert "ERROR" not in said, said
     left = [pid for pid, words in processes_in(fork.folder) if "prefect.server.api.server:create_app" in words]
     assert not left, "the temporary server is still there"

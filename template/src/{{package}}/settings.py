@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""
         os.environ.update(self.environment())
+        if not self.prefect_api_url:  # an empty address is no address, but Prefect takes it for one
+            os.environ.pop("PREFECT_API_URL", None)
 
 
 class Paths:
