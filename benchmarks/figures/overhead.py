@@ -41,7 +41,9 @@ def measure(lab: Lab) -> list[Row]:
             script.append(bare.seconds)
             project.forget()
             with_server.append(project.make("run", PREFECT_API_URL=url).seconds)
-            print(f"  {without[-1]:.1f} s, script {script[-1]:.1f} s, with a server {with_server[-1]:.1f} s", flush=True)
+            print(
+                f"  {without[-1]:.1f} s, script {script[-1]:.1f} s, with a server {with_server[-1]:.1f} s", flush=True
+            )
     rows = []
     for name, seconds, bar in (("with", with_server, 12), ("no", without, 25)):
         more = [run - bare for run, bare in zip(seconds, script, strict=True)]
