@@ -64,9 +64,9 @@ def main() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=search.direction(metric), pruner=search.pruner(asked.split.folds))
-    newest = slice(max(0, len(train) - asked.search.max_rows), None)
+    spread = np.unique(np.linspace(0, len(train) - 1, min(len(train), asked.search.max_rows)).astype(int))
     trials = search.search(
-        study, fit_with(asked), model.search_space, model.FIRST_GUESS, train.iloc[newest], y[past][newest],
+        study, fit_with(asked), model.search_space, model.FIRST_GUESS, train.iloc[spread], y[past][spread],
         problem, metric, asked.split.folds, asked.search.trials, seed,
     )  # fmt: skip
     final = model.build_model(problem, study.best_params, seed).fit(train, y[past])

@@ -52,7 +52,7 @@ class Validation(_Section):
 
 
 class Search(_Section):
-    """`trials` sets of hyperparameters, compared on at most `max_rows` rows."""
+    """`trials` sets of hyperparameters, compared on at most `max_rows` rows, spread over all before the test."""
 
     trials: int = Field(default=5, ge=1)
     max_rows: int = Field(default=100_000, ge=100)

@@ -41,7 +41,7 @@ def build_features(rows: pd.DataFrame) -> pd.DataFrame:
     numbers = {
         "departure_minute": minute,
         "departure_hour": departure.dt.hour,
-        "weekday": departure.dt.dayofweek,
+        "weekday": departure.dt.day_of_week,
         "planned_minutes": planned,
         "slack_minutes": planned - rows["distance"] / 8,  # what is left at 8 miles a minute
         "plane_age": departure.dt.year - rows["built"],

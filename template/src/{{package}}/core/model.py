@@ -46,7 +46,7 @@ def build_model(problem: str, params: Mapping[str, Any], seed: int) -> BaseEstim
         seed: Makes the fit repeatable.
     """
     codes = OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2, dtype=np.float32
+        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2, dtype=np.float64
     )
     inputs = make_column_transformer(
         (codes, make_column_selector(dtype_exclude="number")), remainder="passthrough", verbose_feature_names_out=False

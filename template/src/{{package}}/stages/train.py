@@ -38,14 +38,14 @@ def train() -> None:
     _check_learnable(inputs, y, run)
 
     def fit(params: Mapping[str, Any], some: pd.DataFrame, truth: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
-        fitted = model.build_model(run.problem, params, run.seed).fit(some, truth)
+        fitted = model.build_model(run.problem, params, run.seed).fit(search.without_gaps(some), truth)
         return lambda rows: bundle.score(fitted, rows)
 
-    newest = slice(max(0, len(y) - run.search.max_rows), None)
+    spread = np.unique(np.linspace(0, len(y) - 1, min(len(y), run.search.max_rows)).astype(int))
     study = open_study(_key(run), run)
     try:
         trials = search.search(
-            study, fit, model.search_space, model.FIRST_GUESS, inputs.iloc[newest], y[newest],
+            study, fit, model.search_space, model.FIRST_GUESS, inputs.iloc[spread], y[spread],
             run.problem, run.gate.metric, run.split.folds, run.search.trials, run.seed,
         )  # fmt: skip
     except ValueError as error:
@@ -53,7 +53,7 @@ def train() -> None:
     tables.write_json(trials.to_dict("records"), Paths.TRIALS)
     print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
     best = study.best_params
-    final = model.build_model(run.problem, best, run.seed).fit(inputs, y)
+    final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
     bundle.save(Paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples())
 
 
