@@ -20,7 +20,7 @@ from prefect.states import Crashed
 
 from .. import UnreachableError
 from ..core.gate import Outcome
-from ..io import dvc, git, tables
+from ..io import dvc, tables
 from ..settings import Paths, Settings
 from ..stages.resolve import recall, resolve_run
 
@@ -76,7 +76,7 @@ def train() -> Report:
                 outcome = step("record", lambda: _record(settings))
                 create_markdown_artifact(key="verdict", markdown=outcome.markdown, description="metrics and verdict")
                 if settings.push_data:
-                    step("push", lambda: push(settings))
+                    step("push", lambda: dvc.push(settings))  # snapshots go to git's remote by `make push`, when asked
             report = Report(outcome, tables.read_json(Paths.FACTS), seconds, fresh)
     except BaseException as error:
         _notify(settings, "training failed", f"{type(error).__name__}: {error}")
@@ -90,12 +90,6 @@ def _record(settings: Settings) -> Outcome:
     from ..stages.release import record  # brings MLflow, which a run with nothing new does not need
 
     return record(settings)
-
-
-def push(settings: Settings) -> None:
-    """Copy data and snapshots to where others find them: the remote store, and git's `origin` where there is one."""
-    dvc.push(settings)
-    git.push_versions()
 
 
 def _may_pass(task: Any, run: Any, state: Any) -> bool:

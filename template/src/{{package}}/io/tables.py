@@ -200,7 +200,7 @@ def read_any(path: Path) -> pd.DataFrame:
     if ".csv" not in path.suffixes:
         raise TableError(f"{path} is neither .parquet nor .csv; it was not read.")
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, float_precision="round_trip")  # the default is off in the last digit
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
         raise TableError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
 
