@@ -119,7 +119,6 @@ def test_the_page_of_mlflow(fork: Project) -> None:
         end(process)
 
 
-@pytest.mark.long
 def test_the_schedule_runs(fork: Project, prefect_server: str) -> None:
     """`make schedule` registers prefect.yaml and works it off: a run that is asked for is done, with its page."""
     assert "a schedule needs a server" in fork.make("schedule", fails=True, PREFECT_API_URL="")
@@ -152,7 +151,6 @@ def test_prefect_unreachable(fork: Project) -> None:
     assert "does not answer" in said and "PREFECT_API_URL" in said and "make pipeline" in said
 
 
-@pytest.mark.long
 def test_the_page_of_a_run(trained: Project) -> None:
     """Metrics and verdict stand on the flow run's page as Markdown."""
     text = trained.python(
@@ -162,7 +160,6 @@ def test_the_page_of_a_run(trained: Project) -> None:
     assert "| auc |" in text and "passed the gate" in text and "gate.better_than_baseline" in text
 
 
-@pytest.mark.long
 def test_notices(fork: Project, tmp_path: Path) -> None:
     """Apprise tells the people behind NOTIFY_URLS of a run that passed and of one that failed."""
     port = free_port()
@@ -193,7 +190,6 @@ def test_notices(fork: Project, tmp_path: Path) -> None:
     assert "a notice could not be sent" in said
 
 
-@pytest.mark.long
 def test_a_temporary_server(fork: Project) -> None:
     """Without an address the flow runs on a server of its own, which ends with it."""
     said = fork.make("run", PREFECT_API_URL="")
