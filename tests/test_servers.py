@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -197,3 +199,27 @@ def test_a_temporary_server(fork: Project) -> None:
     assert "ERROR" not in said, said
     left = [pid for pid, words in processes_in(fork.folder) if "prefect.server.api.server:create_app" in words]
     assert not left, "the temporary server is still there"
+
+
+def test_a_temporary_server_of_a_killed_run(fork: Project) -> None:
+    """Nothing is left behind by `kill -9`: the server goes with the run that it was started for."""
+    fork.set_params(seed=14)
+
+    def servers() -> list[int]:
+        return [pid for pid, words in processes_in(fork.folder) if "prefect.server.api.server:create_app" in words]
+
+    run = fork.start(f".venv/bin/{fork.package}", "run", PREFECT_API_URL="")
+    said = ""
+    while "train ..." not in said:  # the server is there, and the stages have begun
+        line = run.stdout.readline() if run.stdout else ""
+        assert line, said
+        said += line
+    assert servers(), said
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(10)
+    for _ in range(100):
+        if not servers():
+            break
+        time.sleep(0.1)
+    assert not servers(), "the temporary server is still there"
+    end(run)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def train() -> Report:
         return result
 
     try:
-        with dvc.only_run(), _burying_the_dead():
+        with dvc.only_run(), _server_ends_with_us(settings), _burying_the_dead():
             step("resolve", lambda: resolve_run(settings))
             seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress()), retries=0)
             seconds.pop("stages")
@@ -114,7 +115,27 @@ class _Progress:
 
 
 @contextlib.contextmanager
-def _burying_the_dead() -> Any:
+def _server_ends_with_us(settings: Settings) -> Iterator[None]:
+    """Prefect's temporary server outlives a process that is killed. A shell waits for our end of a pipe, and ends it."""
+    if settings.prefect_api_url:
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # heavy, and here already where it is needed
+
+    server = SubprocessASGIServer().server_process
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"read -r _; kill {server.pid if server else ''} 2>/dev/null"],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    ) as watch:
+        try:
+            yield
+        finally:
+            watch.kill()
+
+
+@contextlib.contextmanager
+def _burying_the_dead() -> Iterator[None]:
     """A run whose process was killed stays RUNNING on its page for ever; the next one in this folder says that it crashed."""
     if ALIVE.exists():
         with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a page must not stop a training
