@@ -17,7 +17,7 @@ QUIET = {
 """Telemetry of the tools is off; the same names in `.env` with another value switch it on."""
 
 MANNERS = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not take the processor from others on a shared machine
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1)),  # threads spin while they wait for one whose core is taken
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
