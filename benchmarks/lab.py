@@ -60,12 +60,12 @@ class Watched(Done):
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without what would lead a project elsewhere.
 
-    One core is left to other work, as a project does by default: the threads of a boosted tree wait, spinning, for the one
-    whose core was taken, up to twenty times as long, and a figure would say how busy the machine was. It holds for
-    whatever is compared alike.
+    Half of the cores are given to each fit, as a project does by default: the threads of a boosted tree wait, spinning, for
+    the one whose core was taken, up to twenty times as long, and a figure would say how busy the machine was. It holds
+    for whatever is compared alike.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(LEADS_ELSEWHERE)}
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1)), **kept, **more}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)), **kept, **more}
 
 
 def call(command: list[str], cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900) -> Done:

@@ -67,7 +67,7 @@ def main() -> None:
     spread = np.unique(np.linspace(0, len(train) - 1, min(len(train), asked.search.max_rows)).astype(int))
     trials = search.search(
         study, fit_with(asked), model.search_space, model.FIRST_GUESS, train.iloc[spread], y[past][spread],
-        problem, metric, asked.split.folds, asked.search.trials, seed,
+        problem, metric, list(search.folds(len(spread), asked.split.folds)), asked.search.trials, seed,
     )  # fmt: skip
     final = model.build_model(problem, study.best_params, seed).fit(train, y[past])
 

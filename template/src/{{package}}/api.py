@@ -1,11 +1,7 @@
 """The ground floor: the names that files of yours import, and that stay when everything behind them moves."""
 
 from . import ProjectError
-from .core.contract import Column, Contract
+from .core.contract import Column, Contract, read_contract
+from .io.readers import SourceError, Table
 
-
-class SourceError(ProjectError):
-    """The source of raw rows cannot be read."""
-
-
-__all__ = ["Column", "Contract", "ProjectError", "SourceError"]
+__all__ = ["Column", "Contract", "ProjectError", "SourceError", "Table", "read_contract"]

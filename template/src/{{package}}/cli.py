@@ -107,6 +107,61 @@ def evaluate() -> None:
         evaluate()
 
 
+# ------------------------------------------------------------------------------------------------ Your own table
+
+
+@app.command()
+def adopt(
+    data: Annotated[str, typer.Argument(help="A file, folder or glob, s3:// or a SQL address.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")] = "",
+    time: Annotated[str, typer.Option(help="The column that orders rows.")] = "",
+    identifier: Annotated[str, typer.Option("--id", help="The column that names a row.")] = "",
+    query: Annotated[str, typer.Option(help="The SELECT of a SQL address.")] = "",
+    problem: Annotated[str, typer.Option(help="classification or regression, where the target leaves it open.")] = "",
+    force: Annotated[bool, typer.Option(help="Write over files that somebody changed.")] = False,
+) -> None:
+    """Make this project one of your own table. Exit code 3 if files would be overwritten that somebody changed."""
+    from .stages.adopt import ChangedFilesError, adopt
+
+    if not data or not target:
+        fail(
+            "name the table and what to predict: make adopt DATA=../customers.csv TARGET=churned [TIME=...] [ID=...]", 2
+        )
+    try:
+        done = adopt(Settings(), data, target, time, identifier, query, problem, force)
+    except ChangedFilesError as error:
+        fail(str(error), 3)
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for name in ("column", "taken as", "why", "look at"):
+        table.add_column(name, overflow="fold")
+    for one in done.plan.decisions:
+        role = one.role if one.role in ("left out", "feature") else f"the {one.role}"
+        table.add_row(
+            one.name, " ".join(filter(None, [role.replace("feature", "input,"), one.kind])), one.why, one.doubt
+        )
+    _console().print(table)
+    for warning in done.plan.warnings:
+        print(f"note: {warning}")
+    for note in done.notes:
+        print(note)
+    print(f"\n{done.plan.rows:,} rows, a {done.plan.problem}. Written: {', '.join(done.written)}")
+    print("Read them, then: make run")
+
+
+@app.command()
+def forget(subject: Annotated[str, typer.Argument(help="The value of the id, as the source has it.")]) -> None:
+    """Take a subject's rows out of every store of this project."""
+    from .stages.forget import forget
+
+    done = forget(Settings(), subject)
+    print(f"removed: {done.rows:,} rows from the tables here, {done.files:,} files from the cache and the store")
+    print("forgotten.txt keeps a keyed hash, so that the next run leaves the rows out; commit it with git")
+    if done.versions:
+        numbers = ", ".join(map(str, done.versions))
+        print(f"versions {numbers} learnt from these rows and can no longer be reproduced. Train anew: make run")
+    print("the source itself still holds what it holds; remove the rows there, too")
+
+
 # --------------------------------------------------------------------------------------------------------- Runs
 
 
@@ -136,16 +191,40 @@ def run() -> None:
     from .params import load_params
 
     load_params()  # a typo, or another run, is told before a server is started for it
-    with dvc.only_run():
-        pass
-    print(f"starting; Prefect server: {where}", flush=True)
+    with dvc.only_run(), _stages_ahead(settings):
+        print(f"Prefect server: {where}", flush=True)
+        report = _flow(where)
+    _show(report, time.perf_counter() - begun)
+    if not report.outcome.passed:
+        raise typer.Exit(4)
+
+
+@contextlib.contextmanager
+def _stages_ahead(settings: Settings) -> Iterator[None]:
+    """Begin the stages while Prefect is imported and its server starts; the flow waits for them.
+
+    What goes wrong with the source goes wrong in the flow, which tries again and tells people.
+    """
+    from .io import dvc
+    from .stages.resolve import resolve_run
+
+    try:
+        resolve_run(settings)
+    except ProjectError:
+        yield
+        return
+    with dvc.ahead(settings):
+        yield
+
+
+def _flow(where: str) -> Any:
     import httpx
     from prefect.exceptions import PrefectException
 
     from .flows.train import train
 
     try:
-        report = train()
+        return train()
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "API" not in str(error):
             raise
@@ -153,9 +232,6 @@ def run() -> None:
             f"Prefect's server ({where}) does not answer: {str(error).strip() or type(error).__name__}. Look whether "
             "PREFECT_API_URL is right and the server runs; `make pipeline` runs the stages without it."
         ) from error
-    _show(report, time.perf_counter() - begun)
-    if not report.outcome.passed:
-        raise typer.Exit(4)
 
 
 def _show(report: Any, seconds: float) -> None:

@@ -38,10 +38,29 @@ class Window(_Section):
 
 
 class Split(_Section):
-    """The newest `test_days` are kept for the test; the rest is cross-validated in `folds`, each trained on its past."""
+    """Which rows judge the model: the newest `test_days`, or a `test_share` of each class, drawn by the id.
 
-    test_days: int = Field(default=31, ge=1)
+    The other rows are cross-validated in `folds`: each trained on its past, or drawn as well where a share judges.
+    """
+
+    test_days: int | None = Field(default=None, ge=1)
+    test_share: float | None = Field(default=None, gt=0, lt=1)
     folds: int = Field(default=3, ge=1, le=20)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _days_by_default(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("test_days") is None and given.get("test_share") is None:
+            return {**given, "test_days": 31}
+        return given
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        if self.test_days is not None and self.test_share is not None:
+            raise ValueError("split: test_days and test_share exclude each other; keep one")
+        if self.test_share is not None and self.folds < 2:
+            raise ValueError("split.folds: drawn rows need 2 folds or more")
+        return self
 
 
 class Validation(_Section):
@@ -101,32 +120,38 @@ class Params(_Section):
         for name in [self.gate.metric, *self.gate.at_least, *self.gate.at_most]:
             if name not in known:
                 raise ValueError(f"gate: {name} is no metric of a {self.problem}; there are {', '.join(known)}")
-        if self.split.test_days >= self.window.days:
+        if (self.split.test_days or 0) >= self.window.days:
             raise ValueError("split.test_days must be fewer than window.days, or nothing is left to train on")
         return self
 
 
 class Source(_Section):
-    """What the source held when the run began."""
+    """What the source held when the run began; `newest` is empty where rows have no time."""
 
     fingerprint: str
     rows: int
-    newest: dt.datetime
+    newest: dt.datetime | None
 
 
 class Resolved(_Section):
-    """The rules of the window as moments: rows with start <= time < end, those from test_start on are the test."""
+    """The rules of the window as moments: rows with start <= time < end, those from test_start on are the test.
 
-    start: dt.datetime
-    test_start: dt.datetime
-    end: dt.datetime
+    All empty where rows have no time; test_start is empty where a share of the rows is the test.
+    """
+
+    start: dt.datetime | None
+    test_start: dt.datetime | None
+    end: dt.datetime | None
 
 
 class Run(Params):
-    """The whole of run.yaml: params.yaml with its defaults filled in, the source and the resolved window."""
+    """The whole of run.yaml: params.yaml with its defaults filled in, the source, the resolved window, and what tells the
+    contract, and the list of those who are forgotten, from another."""
 
     source: Source
     resolved: Resolved
+    contract: str = ""
+    forgotten: str = ""
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -151,20 +176,30 @@ def resolve(params: Params, source: Source) -> Run:
     """Turn rules such as "the last 365 days" into moments.
 
     Raises:
-        ParamsError: If the window ends before the source's newest row by more than it is long, and so must be empty.
+        ParamsError: If the window ends before the source's newest row by more than it is long, and so must be empty, or
+            asks for days where rows have no time.
     """
+    if source.newest is None:
+        if params.split.test_share is None:
+            raise ParamsError(
+                f"{PARAMS}: the contract has no column with the role time, so there are no days to split by. "
+                "Give split.test_share, e.g. 0.2, in place of split.test_days."
+            )
+        nothing = Resolved(start=None, test_start=None, end=None)
+        return Run(**params.model_dump(), source=source, resolved=nothing)
     newest = source.newest.astimezone(dt.UTC)
     if params.window.until == "newest":
         end = newest.replace(microsecond=0) + dt.timedelta(seconds=1)
     else:
         end = dt.datetime.combine(params.window.until, dt.time(), dt.UTC)
     midnight = (end - dt.timedelta(seconds=1)).replace(hour=0, minute=0, second=0)
+    drawn = params.split.test_share is not None
     resolved = Resolved(
         start=midnight - dt.timedelta(days=params.window.days - 1),
-        test_start=midnight - dt.timedelta(days=params.split.test_days - 1),
+        test_start=None if drawn else midnight - dt.timedelta(days=(params.split.test_days or 0) - 1),
         end=end,
     )
-    if resolved.start > newest:
+    if resolved.start and resolved.start > newest:
         raise ParamsError(f"{PARAMS}: window.until leaves no rows: the newest at the source is of {newest:%Y-%m-%d}.")
     return Run(**params.model_dump(), source=source, resolved=resolved)
 

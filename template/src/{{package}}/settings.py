@@ -17,7 +17,7 @@ QUIET = {
 """Telemetry of the tools is off; the same names in `.env` with another value switch it on."""
 
 MANNERS = {
-    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1)),  # threads spin while they wait for one whose core is taken
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),  # two folds are fitted at a time
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -92,3 +92,5 @@ class Paths:
     LOCK = Path("dvc.lock")
     ENVIRONMENT = Path("uv.lock")
     POINTER = Path("champion.json")
+    ADOPTION = Path("adoption.json")
+    FORGOTTEN = Path("forgotten.txt")

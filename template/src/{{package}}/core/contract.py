@@ -6,13 +6,18 @@ million rows take about a second.
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import difflib
 import hashlib
 import hmac
+import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -46,6 +51,8 @@ class Column:
         unique: Whether a value may occur once only.
         personal: Whether the values name a person: they are replaced by a keyed hash before anything is stored.
         unit: The unit, for people.
+        effect: What more of it does to the answer on average, where that is known: `raises` or `lowers`. The model tests
+            hold the model to it.
 
     Raises:
         ValueError: If a rule is given that does not fit the kind of the column.
@@ -62,6 +69,7 @@ class Column:
     unique: bool = False
     personal: bool = False
     unit: str = ""
+    effect: Literal["", "raises", "lowers"] = ""
 
     def __post_init__(self) -> None:
         ranged = self.minimum is not None or self.maximum is not None
@@ -71,15 +79,23 @@ class Column:
             raise ValueError(f"{self.name}: only a string has allowed values or a pattern, not a {self.kind}")
         if self.personal and self.kind != "string":
             raise ValueError(f"{self.name}: only a string can be replaced by a keyed hash, not a {self.kind}")
-        if self.role == "target" and self.kind in ("string", "timestamp"):
-            raise ValueError(f"{self.name}: a target is a number, an integer or a boolean, not a {self.kind}")
+        if self.role == "target" and self.kind == "timestamp":
+            raise ValueError(f"{self.name}: a target is a number, an integer, a boolean or a string, not a timestamp")
+        if self.role == "target" and self.kind == "string" and len(self.allowed or ()) < 2:
+            raise ValueError(f"{self.name}: a target that is a string names its classes in `allowed`, two or more")
+        if self.effect and (self.role != "feature" or self.kind in ("string", "timestamp")):
+            raise ValueError(f"{self.name}: only an input that is a number or a boolean has an effect up or down")
         if self.role == "time" and self.kind != "timestamp":
             raise ValueError(f"{self.name}: the time is a timestamp, not a {self.kind}")
 
 
 @dataclass(frozen=True)
 class Contract:
-    """All columns of a row. `Contract(columns)` raises ValueError if a name or a single role stands twice."""
+    """All columns of a row: one that names it, one that is predicted, perhaps one that orders the rows.
+
+    Raises:
+        ValueError: If a name or one of those roles stands twice, or the id or the target is missing.
+    """
 
     columns: tuple[Column, ...]
 
@@ -89,35 +105,127 @@ class Contract:
             raise ValueError(f"a column stands twice in the contract: {', '.join(sorted(repeated))}")
         for role in ("id", "time", "target"):
             found = [column.name for column in self.columns if column.role == role]
-            if len(found) != 1:
+            if len(found) > 1 or (not found and role != "time"):
                 raise ValueError(f"exactly one column has the role {role}, not {len(found)}: {found}")
 
     @property
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 
-    def _only(self, role: Role) -> str:
-        return next(column.name for column in self.columns if column.role == role)
+    def _only(self, role: Role) -> Column | None:
+        return next((column for column in self.columns if column.role == role), None)
+
+    def __getitem__(self, name: str) -> Column:
+        """The column of that name; KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
 
     @property
     def id(self) -> str:
-        return self._only("id")
+        found = self._only("id")
+        assert found is not None
+        return found.name
 
     @property
-    def time(self) -> str:
-        return self._only("time")
+    def time(self) -> str | None:
+        """None where rows have no order."""
+        found = self._only("time")
+        return found.name if found else None
 
     @property
     def target(self) -> str:
-        return self._only("target")
+        found = self._only("target")
+        assert found is not None
+        return found.name
+
+    @property
+    def order(self) -> list[str]:
+        """The columns that sort rows: the time where there is one, then the id."""
+        return [self.time, self.id] if self.time else [self.id]
 
     @property
     def keys(self) -> list[str]:
-        """The columns that name, order and label a row and are no inputs: id, time, target."""
-        return [self.id, self.time, self.target]
+        """The columns that name, order and label a row and are no inputs: id, time if there is one, target."""
+        return [self.id, *([self.time] if self.time else []), self.target]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes where the target is a string, in the order of their codes; else nothing."""
+        return self[self.target].allowed or ()
+
+    @property
+    def answers(self) -> list[str]:
+        """The names of a model's answers: `score`, or one for each class where there are more than two."""
+        return [f"score {name}" for name in self.classes] if len(self.classes) > 2 else ["score"]
+
+    def labels(self, values: pd.Series) -> np.ndarray:
+        """The target as numbers: the place in `classes`, 0 or 1 of a boolean, or the number that it is.
+
+        Returns:
+            float64 array of the shape of `values`.
+        """
+        if self.classes:
+            codes = pd.Categorical(values.astype("str"), categories=list(self.classes)).codes
+            return np.where(codes < 0, np.nan, codes.astype("float64"))
+        return values.to_numpy("float64")
+
+    def features(self, *kinds: Kind) -> list[str]:
+        """The names of the inputs, of some kinds or of all."""
+        return [
+            column.name for column in self.columns if column.role == "feature" and (not kinds or column.kind in kinds)
+        ]
 
     def without_target(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if column.role != "target")
+
+
+def to_csv(contract: Contract) -> str:
+    """A contract as a table, a line for each column; what is not said stays empty."""
+    text = io.StringIO()
+    names = [one.name for one in dataclasses.fields(Column)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for column in contract.columns:
+        values = [getattr(column, name) for name in names]
+        writer.writerow(
+            json.dumps(value, ensure_ascii=False)
+            if isinstance(value, tuple)
+            else ""
+            if value in (None, False, "")
+            else f"{value:.15g}"
+            if isinstance(value, float)
+            else str(value)
+            for value in values
+        )
+    return text.getvalue()
+
+
+def read_contract(path: Path) -> Contract:
+    """Read a contract that `to_csv` wrote, or a person in a spreadsheet.
+
+    Raises:
+        ContractError: If a line cannot be used; the text names it.
+    """
+    columns = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for line in reader:
+            given: dict[str, Any] = {name: value for name, value in line.items() if value not in (None, "")}
+            try:
+                for name in ("nullable", "unique", "personal"):
+                    if name in given:
+                        given[name] = {"true": True, "false": False}[given[name].lower()]
+                for name in ("minimum", "maximum"):
+                    if name in given:
+                        given[name] = float(given[name])
+                if "allowed" in given:
+                    given["allowed"] = tuple(map(str, json.loads(given["allowed"])))
+                columns.append(Column(**given))
+            except (ValueError, TypeError, KeyError) as error:
+                raise ContractError(f"line {reader.line_num} of {path.name} cannot be used: {error}.") from error
+    return Contract(tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -200,7 +308,7 @@ def check_rows(
     bad[list(reasons)] = True
     unlabelled = clean[contract.target].isna().to_numpy() & ~bad if labelled else np.zeros(len(frame), dtype=bool)
     good = clean[~bad & ~unlabelled]
-    if labelled:
+    if labelled and not contract.classes:
         good = good.astype({contract.target: "float64"})
     set_aside = frame[bad].assign(**{REASON: ["; ".join(reasons[row]) for row in sorted(reasons)]})
     return Checked(good, set_aside, clean[unlabelled].drop(columns=contract.target, errors="ignore"))
@@ -221,7 +329,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-_TRUE_FALSE = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+def as_text(raw: pd.Series) -> pd.Series:
+    """Numbers that name something are written as people write them: 3, not 3.0, also where some are missing.
+
+    Returns:
+        Text of the same index; missing where `raw` is.
+    """
+    if isinstance(raw.dtype, pd.CategoricalDtype):
+        raw = raw.astype(raw.cat.categories.dtype)
+    present = raw.notna()
+    if pd.api.types.is_float_dtype(raw.dtype) and bool((raw.dropna() == raw.dropna().round()).all()):
+        raw = raw.astype("Int64")
+    return raw.astype("str").where(present)
+
+
+_TRUE_FALSE = dict.fromkeys(("true", "1", "1.0", "yes", "y", "t", "on"), True)
+_TRUE_FALSE |= dict.fromkeys(("false", "0", "0.0", "no", "n", "f", "off"), False)
 
 
 def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
@@ -233,7 +356,7 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
         raw = raw.mask(raw.isin([""]))
     present = raw.notna()
     if column.kind == "string":
-        return raw.astype("str").where(present), []
+        return as_text(raw), []
     if column.kind in ("integer", "number"):
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return pd.Series(np.nan, raw.index), _fault(present, raw, column.name, "a time, not a number")
@@ -318,8 +441,30 @@ def mask(frame: pd.DataFrame, contract: Contract, key: str) -> pd.DataFrame:
             f"column {', '.join(personal)} is personal, and there is no key to mask it with. "
             "Put MASK_KEY=<a long random text> into .env; `openssl rand -hex 32` makes one."
         )
-    return frame.assign(**{name: frame[name].map(lambda value: _pseudonym(value, key), "ignore") for name in personal})
+    return frame.assign(
+        **{name: as_text(frame[name]).map(lambda value: pseudonym(value, key), "ignore") for name in personal}
+    )
 
 
-def _pseudonym(value: object, key: str) -> str:
+def pseudonym(value: object, key: str) -> str:
+    """The keyed hash (HMAC-SHA256, 24 digits of it) that stands for a personal value."""
     return hmac.new(key.encode(), str(value).encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def forgotten_as(subject: str, key: str) -> str:
+    """What the list of those who are forgotten has of a subject: a keyed hash that is no pseudonym of the tables."""
+    return hmac.new(key.encode(), f"forgotten {subject}".encode(), hashlib.sha256).hexdigest()
+
+
+def without(rows: pd.DataFrame, contract: Contract, forgotten: frozenset[str], key: str) -> pd.DataFrame:
+    """Leave out the rows of those who are forgotten.
+
+    Raises:
+        ContractError: If somebody is, and there is no key to know whom.
+    """
+    if not forgotten or contract.id not in rows:
+        return rows
+    if not key:
+        raise ContractError("somebody is to be left out (forgotten.txt), and MASK_KEY is not set: put it into .env.")
+    known = as_text(rows[contract.id]).map(lambda value: forgotten_as(str(value).strip(), key) in forgotten, "ignore")
+    return rows[~known.fillna(False).astype(bool).to_numpy()]

@@ -6,6 +6,7 @@ counts. Resampling rows with replacement is then a matter of weights, and compar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,20 @@ Metric = Callable[[Array, Array, Array], float]
 BINS = 10  # of predicted probability, for calibration
 
 
+def _each_class(metric: Metric) -> Metric:
+    """A metric of two classes, over more: the mean of each class against all others, of those where it is defined."""
+
+    @functools.wraps(metric)
+    def over_classes(y: Array, score: Array, weight: Array) -> float:
+        if score.ndim == 1:
+            return metric(y, score, weight)
+        values = np.array([metric((y == k).astype("float64"), score[:, k], weight) for k in range(score.shape[1])])
+        return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else float("nan")
+
+    return over_classes
+
+
+@_each_class
 def auc(y: Array, score: Array, weight: Array) -> float:
     """Area under the ROC curve, ties counted half: the probability that a random positive ranks above a random negative
     (Hanley and McNeil 1982). NaN where only one class is there."""
@@ -34,6 +49,7 @@ def _auc_of_ranks(y: Array, rank: Array, weight: Array) -> float:
     return float(np.dot(positive, np.cumsum(negative) - negative / 2) / pairs)
 
 
+@_each_class
 def average_precision(y: Array, score: Array, weight: Array) -> float:
     """Precision averaged over recall, sum of (R_n - R_n-1) P_n over the thresholds. NaN without a positive."""
     _, rank = np.unique(-score, return_inverse=True)
@@ -45,22 +61,41 @@ def average_precision(y: Array, score: Array, weight: Array) -> float:
 
 
 def brier(y: Array, score: Array, weight: Array) -> float:
-    """Mean squared difference of probability and outcome (Brier 1950)."""
+    """Mean squared difference of probability and outcome; summed over the classes where there are more than two
+    (Brier 1950)."""
+    if score.ndim == 2:
+        return float(np.average(((score - np.eye(score.shape[1])[y.astype(int)]) ** 2).sum(axis=1), weights=weight))
     return float(np.average((score - y) ** 2, weights=weight))
 
 
 def log_loss(y: Array, score: Array, weight: Array) -> float:
     """Mean negative log-likelihood, probabilities clipped at 1e-15."""
     p = np.clip(score, 1e-15, 1 - 1e-15)
+    if score.ndim == 2:
+        return float(np.average(-np.log(p[np.arange(len(y)), y.astype(int)]), weights=weight))
     return float(np.average(-(y * np.log(p) + (1 - y) * np.log1p(-p)), weights=weight))
 
 
 def calibration_error(y: Array, score: Array, weight: Array) -> float:
     """Expected calibration error: mean gap of predicted and observed share over 10 equal-width bins, weighted by rows
-    (Naeini et al. 2015)."""
-    table = calibration(y, score, weight)
+    (Naeini et al. 2015); of the answer's own confidence where there are more than two classes (Guo et al. 2017)."""
+    table = calibration(*flat(y, score), weight)
     share = table["rows"] / table["rows"].sum()
     return float((share * (table["predicted"] - table["observed"]).abs()).sum())
+
+
+def flat(y: Array, score: Array) -> tuple[Array, Array]:
+    """One number for each row: whether the likeliest of many classes was right, and how likely it was said to be."""
+    if score.ndim == 1:
+        return y, score
+    return (score.argmax(axis=1) == y).astype("float64"), score.max(axis=1)
+
+
+def baseline(y: Array, classes: int) -> float | list[float]:
+    """What is answered without looking at a row: the mean, or the share of each of more than two classes."""
+    if classes <= 2:
+        return float(y.mean())
+    return list(np.bincount(y.astype(int), minlength=classes) / len(y))
 
 
 def calibration(y: Array, score: Array, weight: Array | None = None) -> pd.DataFrame:
@@ -159,7 +194,7 @@ def with_intervals(
     values: dict[str, list[float]] = {name: [] for name in chosen}
     for counts in resamples(len(y), times, seed):
         for name, metric in chosen.items():
-            value = _auc_of_ranks(y, rank, counts) if metric is auc else metric(y, score, counts)
+            value = _auc_of_ranks(y, rank, counts) if metric is auc and score.ndim == 1 else metric(y, score, counts)
             values[name].append(value)
     everyone = np.ones(len(y))
     return {name: _interval(metric(y, score, everyone), values[name]) for name, metric in chosen.items()}
@@ -195,14 +230,16 @@ def slices(
         metric: Which metric.
 
     Returns:
-        Columns slice, group, rows, observed, predicted (means), value, low, high; ordered by slice and group.
+        Columns slice, group, rows, observed, predicted (means; of many classes the share of right answers and the mean
+        confidence), value, low, high; ordered by slice and group.
     """
     lines = []
     for name, group in groups.items():
         for label, rows in pd.Series(np.arange(len(y))).groupby(group.astype("str").to_numpy(), sort=True):
             at = rows.to_numpy()
             found = with_intervals(problem, y[at], score[at], times, seed, [metric])[metric]
-            lines.append((name, label, len(at), y[at].mean(), score[at].mean(), found.value, found.low, found.high))
+            true, answered = flat(y[at], score[at])
+            lines.append((name, label, len(at), true.mean(), answered.mean(), found.value, found.low, found.high))
     return pd.DataFrame(lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"])
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..core.gate import Verdict
-from ..core.metrics import calibration
+from ..core.metrics import calibration, flat
 
 INK, SOFT, MARK, GRID = "#1f2933", "#7b8794", "#0b6e99", "#e4e7eb"
 
@@ -28,10 +28,17 @@ def plots(
     importance: pd.DataFrame,
     metric: str,
     trials: pd.DataFrame,
+    classes: Sequence[str] = (),
 ) -> dict[str, bytes]:
-    """PNG files by name, without a time stamp inside: the same numbers give the same bytes."""
+    """PNG files by name, without a time stamp inside: the same numbers give the same bytes.
+
+    Args:
+        y, score: Truth and answers, shapes (n,) and (n,) or, of many classes, (n, classes).
+        slices, importance, trials: As `core/metrics.py` and `core/search.py` give them.
+        classes: Their names, where they have names.
+    """
     drawn = {
-        "quality": _classes(y, score) if problem == "classification" else _numbers(y, score),
+        "quality": _numbers(y, score) if problem == "regression" else _quality_of_classes(y, score, classes),
         "importance": _importance(importance, metric),
         "search": _search(trials, metric),
     }
@@ -59,18 +66,39 @@ def _title(axis: Axes, title: str, x: str = "", y: str = "") -> None:
     axis.set_ylabel(y, fontsize=9, color=SOFT)
 
 
-def _classes(y: np.ndarray, score: np.ndarray) -> Figure:
-    figure, (left, right) = _figure(columns=2)
-    table = calibration(y, score)
+def _quality_of_classes(y: np.ndarray, score: np.ndarray, classes: Sequence[str]) -> Figure:
+    figure, (left, right) = _figure(columns=2, height=3.6 if score.ndim == 1 else max(3.6, 0.3 * score.shape[-1]))
+    table = calibration(*flat(y, score))
     left.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
     left.plot(table["predicted"], table["observed"], color=MARK, marker="o", markersize=4)
+    if score.ndim == 2:
+        _title(left, "Calibration", "probability of the likeliest class", "share of right answers")
+        _confusion(right, y, score, classes)
+        return figure
     _title(left, "Calibration", "predicted probability", "observed share")
     bins = np.linspace(0, 1, 41).tolist()
-    right.hist(score[y == 0], bins, color=SOFT, alpha=0.7, label="no", density=True)
-    right.hist(score[y == 1], bins, color=MARK, alpha=0.7, label="yes", density=True)
+    names = classes or ("no", "yes")
+    right.hist(score[y == 0], bins, color=SOFT, alpha=0.7, label=names[0], density=True)
+    right.hist(score[y == 1], bins, color=MARK, alpha=0.7, label=names[1], density=True)
     right.legend(frameon=False, fontsize=9, title="truth", title_fontsize=9)
     _title(right, "Answers by truth", "predicted probability", "density")
     return figure
+
+
+def _confusion(axis: Axes, y: np.ndarray, score: np.ndarray, classes: Sequence[str]) -> None:
+    """Each line is a true class; the darker a field, the larger its share of that class."""
+    count = score.shape[1]
+    cells = np.bincount(y.astype(int) * count + score.argmax(axis=1), minlength=count**2).reshape(count, count)
+    share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.grid(False)
+    axis.set_xticks(range(count), classes, rotation=90 if count > 6 else 0)
+    axis.set_yticks(range(count), classes)
+    if count <= 12:
+        for (row, column), value in np.ndenumerate(share):
+            ink = "white" if value > 0.6 else INK
+            axis.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=8, color=ink)
+    _title(axis, "Answers by truth, share of each class", "predicted", "truth")
 
 
 def _numbers(y: np.ndarray, score: np.ndarray) -> Figure:
@@ -199,7 +227,7 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 <p class="sub">{html.escape(facts["problem"])} of <b>{html.escape(facts["target"])}</b>, tested on
-{html.escape(facts["window"]["test_start"])} to {html.escape(facts["window"]["end"])}</p>
+{html.escape(facts["test"] + _when(facts, "test_start", "end"))}</p>
 <div class="cards">{cards}</div>
 <h2>How good is it?</h2>
 <p>Each value with its 95&nbsp;% interval, from {facts["bootstrap"]} resamples of the test rows.</p>
@@ -215,10 +243,20 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 <details><summary>The trials</summary>{table(facts["trials"])}</details>
 <h2>What was it trained on?</h2>
 {table([{"what": key.replace("_", " "), "": value} for key, value in {**facts["window"], **facts["rows"]}.items()])}
+{_columns(facts)}
 <p>Rows that broke the contract were set aside, into <code>data/set_aside</code>, for these reasons:</p>
 {reasons}
 </body></html>
 """
+
+
+def _columns(facts: Mapping[str, Any]) -> str:
+    """What became of the columns when the table was adopted."""
+    if not facts["columns"]:
+        return ""
+    lines = [{**line, "look at": line["doubt"]} for line in facts["columns"]]
+    shown = [{key: line[key] for key in ("name", "role", "kind", "why", "look at")} for line in lines]
+    return f"<details><summary>What became of the columns</summary>{table(shown)}</details>"
 
 
 def card(title: str, facts: Mapping[str, Any]) -> str:
@@ -233,8 +271,8 @@ def card(title: str, facts: Mapping[str, Any]) -> str:
 - **Task**: {facts["problem"]} of `{facts["target"]}`
 - **Model**: {facts["model"]}
 - **Hyperparameters**: {", ".join(f"{key} = {number(value)}" for key, value in facts["params"].items())}
-- **Trained on**: {number(facts["rows"]["train"])} rows from {facts["window"]["start"]} to {facts["window"]["test_start"]}
-- **Tested on**: {number(facts["rows"]["test"])} rows from {facts["window"]["test_start"]} to {facts["window"]["end"]}
+- **Trained on**: {number(facts["rows"]["train"])} rows{_when(facts, "start", "test_start")}
+- **Tested on**: {number(facts["rows"]["test"])} rows, {facts["test"]}{_when(facts, "test_start", "end")}
 - **Data**: {number(facts["data"]["rows"])} rows in, {number(facts["data"]["set_aside"])} set aside,
   {number(facts["data"]["unlabelled"])} without an answer yet; source {facts["source"]}
 
@@ -253,9 +291,14 @@ The worst slices by {facts["metric"]}; be careful there.
 {table(facts["importance"][:8], markdown=True)}
 ## What it is not for
 
-Rows outside the contract (`core/schema.py`) are not answered. Nothing is known about times far from the window above:
-the test is the {facts["test_days"]} days that followed the training, no later ones.
+Rows outside the contract (`core/schema.py`) are not answered. Nothing is known about rows unlike those above: the test
+is {facts["test"]}.
 """
+
+
+def _when(facts: Mapping[str, Any], start: str, end: str) -> str:
+    days = facts["window"]
+    return f" from {days[start]} to {days[end]}" if start in days and end in days else ""
 
 
 def summary(facts: Mapping[str, Any], verdict: Verdict, version: str) -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 import pandas as pd
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from ..core.contract import fingerprints
 from ..core.metrics import LARGER_IS_BETTER, METRICS, auc, r2
+
+AT_A_TIME = 2  # folds that are fitted beside each other
+
+Fold = tuple[slice | np.ndarray, slice | np.ndarray]
+"""Positions of the rows to train on, and of those to judge by."""
 
 Fit = Callable[[Mapping[str, Any], pd.DataFrame, np.ndarray], Callable[[pd.DataFrame], np.ndarray]]
 """From hyperparameters, inputs and truth to a function that answers inputs."""
 
 
-def folds(rows: int, count: int) -> Iterator[tuple[slice, slice]]:
+def folds(rows: int, count: int) -> Iterator[Fold]:
     """Cut rows that are ordered by time into `count` pairs of past and future.
 
     The rows are cut into count + 1 equal blocks; fold k is trained on blocks 0..k and judged on block k + 1.
@@ -29,6 +37,35 @@ def folds(rows: int, count: int) -> Iterator[tuple[slice, slice]]:
     edges = np.linspace(0, rows, count + 2).astype(int)
     for k in range(1, count + 1):
         yield slice(0, int(edges[k])), slice(int(edges[k]), int(edges[k + 1]))
+
+
+def drawn_folds(problem: str, y: np.ndarray, count: int, seed: int) -> Iterator[Fold]:
+    """Cut rows without an order into `count` pairs by lot, each class in its share.
+
+    Raises:
+        ValueError: If a class, or all rows, are fewer than the folds.
+    """
+    kind = StratifiedKFold if problem == "classification" else KFold
+    if problem == "classification" and (fewest := int(np.unique(y, return_counts=True)[1].min())) < count:
+        raise ValueError(f"a class has {fewest} rows, too few for {count} folds; lower split.folds")
+    yield from kind(count, shuffle=True, random_state=seed).split(np.zeros((len(y), 1)), y)
+
+
+def drawn_for_test(problem: str, ids: pd.Series, y: np.ndarray, share: float) -> np.ndarray:
+    """Choose the rows that judge where no time does: of each class, or each tenth of a number, the same share.
+
+    The lot is a hash of the id, so that a row stays on its side when others come or go; only a few at the edge change.
+
+    Returns:
+        Boolean array of shape (rows,).
+    """
+    strata = y if problem == "classification" else np.ceil(pd.Series(y).rank(pct=True).to_numpy() * 10)
+    order = np.lexsort((fingerprints(ids), strata))
+    _, sizes = np.unique(strata, return_counts=True)
+    place = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = np.empty(len(y), dtype=bool)
+    chosen[order] = place < np.repeat(np.round(sizes * share), sizes)
+    return chosen
 
 
 def without_gaps(features: pd.DataFrame) -> pd.DataFrame:
@@ -47,29 +84,42 @@ def cross_validate(
     y: np.ndarray,
     problem: str,
     metric: str,
-    count: int,
+    pairs: Sequence[Fold],
     after_fold: Callable[[int, float], None] = lambda fold, mean: None,
 ) -> list[float]:
     """The metric of each fold; `after_fold` hears the mean so far and may stop it by raising."""
+
+    def judged(pair: Fold) -> float:
+        past, future = pair
+        answers = fit(params, features.iloc[past], y[past])(features.iloc[future])
+        return METRICS[problem][metric](y[future], answers, np.ones(len(answers)))
+
     values: list[float] = []
-    for fold, (past, future) in enumerate(folds(len(y), count)):
-        predict = fit(params, features.iloc[past], y[past])
-        answers = predict(features.iloc[future])
-        values.append(METRICS[problem][metric](y[future], answers, np.ones(len(answers))))
-        after_fold(fold, float(np.mean(values)))
+    # Two fits beside each other, each with half of the cores, are faster than one with all: threads of one fit wait for
+    # each other at every split. The last fold of time is the largest, so it begins first.
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        begun = [threads.submit(judged, pair) for pair in reversed(pairs)]
+        for fold, value in enumerate(reversed(begun)):
+            values.append(value.result())
+            after_fold(fold, float(np.mean(values)))
     return values
+
+
+def guesses(first_guess: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """FIRST_GUESS of core/model.py as a list: it may be one set of hyperparameters, or several."""
+    return [first_guess] if isinstance(first_guess, Mapping) else list(first_guess)
 
 
 def search(
     study: optuna.Study,
     fit: Fit,
     space: Callable[[optuna.Trial], dict[str, Any]],
-    first_guess: Mapping[str, Any],
+    first_guess: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     features: pd.DataFrame,
     y: np.ndarray,
     problem: str,
     metric: str,
-    count: int,
+    pairs: Sequence[Fold],
     trials: int,
     seed: int,
     say: Callable[[str], None] = print,
@@ -80,15 +130,17 @@ def search(
     killed and taken up again ends as an unbroken one.
 
     Args:
+        first_guess: What is tried first: one set of hyperparameters, or several in turn.
         study: May hold trials already, all of them finished.
-        features, y: Rows ordered by time.
+        features, y: Rows, ordered by time where they have one.
+        pairs: The folds.
         trials: The budget in all, those that are there included.
 
     Returns:
         A line per trial: number, state, value, seconds, then the hyperparameters.
 
     Raises:
-        ValueError: If no trial came to a value: each fold's future has one class only, or there are too few rows.
+        ValueError: If no trial came to a value: each fold's future has one class only.
     """
 
     def objective(trial: optuna.Trial) -> float:
@@ -97,13 +149,14 @@ def search(
             if trial.should_prune():
                 raise optuna.TrialPruned(f"behind the others after fold {fold + 1}")
 
-        values = cross_validate(fit, space(trial), features, y, problem, metric, count, report)
+        values = cross_validate(fit, space(trial), features, y, problem, metric, pairs, report)
         return float(np.mean(values))
 
+    begin = guesses(first_guess)
     while len(study.trials) < trials:
         number = len(study.trials)
-        if number == 0:
-            study.enqueue_trial(dict(first_guess))
+        if number < len(begin):
+            study.enqueue_trial(dict(begin[number]))
         study.sampler = optuna.samplers.TPESampler(seed=seed + number, n_startup_trials=4)
         study.optimize(objective, n_trials=1)
         trial = study.trials[-1]
@@ -144,27 +197,35 @@ def single_input_skill(problem: str, features: pd.DataFrame, y: np.ndarray, seed
     An input that alone nearly gives the answer is the answer, or was recorded after it.
 
     Returns:
-        By input, from 0 (nothing) to 1 (everything): 2 AUC - 1 for a class, R2 for a number; not below 0.
+        By input, from 0 (nothing) to 1 (everything): 2 AUC - 1 for a class (the mean over classes where there are more
+        than two), R2 for a number; not below 0.
     """
     random = np.random.default_rng(seed)
-    at = np.sort(random.permutation(len(y))[:rows])
+    at = random.permutation(len(y))[:rows]
     some, truth = features.iloc[at], y[at]
-    fitted, judged = np.arange(len(at))[::2], np.arange(len(at))[1::2]
+    fitted, judged = np.arange(len(at) // 2), np.arange(len(at) // 2, len(at))
     ones = np.ones(len(judged))
+    classes = int(y.max(initial=0)) + 1 if problem == "classification" else 0
+    many = classes > 2
+    shown = np.eye(classes)[truth[fitted].astype(int)] if many else truth[fitted][:, None]
     skill = {}
     for name in map(str, some):
         column = some[name]
         if not pd.api.types.is_numeric_dtype(column.dtype):
             text = column.astype("str")
-            means = pd.Series(truth[fitted]).groupby(text.iloc[fitted].to_numpy()).mean()
-            values = text.map(means).to_numpy(dtype="float64", na_value=np.nan)
+            means = pd.DataFrame(shown).groupby(text.iloc[fitted].to_numpy()).mean()
+            values = means.reindex(text.to_numpy()).to_numpy("float64")
         else:
-            values = column.to_numpy(dtype="float64", na_value=np.nan)
-        inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)[:, None]
+            values = column.to_numpy(dtype="float64", na_value=np.nan)[:, None]
+        inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)
         if problem == "classification":
             tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
             tree.fit(inputs[fitted], truth[fitted])
-            answers = tree.predict_proba(inputs[judged])[:, -1]
+            found = tree.predict_proba(inputs[judged])
+            answers = found[:, -1]
+            if many:
+                answers = np.zeros((len(judged), classes))
+                answers[:, tree.classes_.astype(int)] = found
             skill[name] = 2 * auc(truth[judged], answers, ones) - 1
         else:
             tree = DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)

@@ -67,9 +67,9 @@ def train() -> Report:
         return result
 
     try:
-        with dvc.only_run(), _server_ends_with_us(settings), _burying_the_dead():
+        with dvc.only_run(again=True), _server_ends_with_us(settings), _burying_the_dead():
             step("resolve", lambda: resolve_run(settings))
-            seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress()), retries=0)
+            seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress(settings)), retries=0)
             seconds.pop("stages")
             outcome = recall(settings)
             fresh = outcome is None
@@ -102,16 +102,22 @@ def _may_pass(task: Any, run: Any, state: Any) -> bool:
 
 
 class _Progress:
-    """Prints what the stages say, and has MLflow imported meanwhile: that takes seconds, and DVC is another process."""
+    """Prints what the stages say, and has MLflow imported and its database made meanwhile: that takes seconds, and DVC is
+    another process."""
 
-    def __init__(self) -> None:
-        self.importing: threading.Thread | None = None
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.preparing: threading.Thread | None = None
 
     def __call__(self, line: str) -> None:
         print(line, flush=True)
-        if self.importing is None:
-            self.importing = threading.Thread(target=importlib.import_module, args=(_RELEASE,), daemon=True)
-            self.importing.start()
+        if self.preparing is None:
+            self.preparing = threading.Thread(target=self._prepare, daemon=True)
+            self.preparing.start()
+
+    def _prepare(self) -> None:
+        with contextlib.suppress(Exception):  # what is wrong is told where it is needed
+            importlib.import_module(_RELEASE).Registry(self.settings)
 
 
 @contextlib.contextmanager

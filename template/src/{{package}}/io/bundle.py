@@ -27,8 +27,7 @@ import numpy as np
 import pandas as pd
 
 from .. import ProjectError, api
-from ..core import model as model_module
-from ..core.contract import Contract, check_rows
+from ..core.contract import REASON, Contract, check_rows
 
 CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
@@ -63,18 +62,63 @@ class Bundle:
         """Answer rows that keep the contract.
 
         Returns:
-            float64 array of shape (rows,): the probability of the class, or the predicted number.
+            float64 array of shape (rows,): the probability of the class, or the predicted number; of shape (rows, classes)
+            where there are more than two classes.
         """
-        return score(self.model, self.build_features(rows))
+        return score(self.model, self.build_features(rows), len(self.contract.classes))
+
+    def answer(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Hold rows against the contract and answer those that keep it.
+
+        Args:
+            rows: As they came, with a target or without.
+
+        Returns:
+            A row per row, with its index: `score`; where classes have names `prediction`, the likeliest of them, whose
+            probability `score` then is if there are more than two, beside `score <class>` for each; and `reason`, why
+            there is no answer.
+
+        Raises:
+            ContractError: If a column is missing, unexpected or double.
+        """
+        checked = check_rows(rows, self.contract, labelled=False)
+        classes, found = self.contract.classes, self.score(checked.good)
+        answers = pd.DataFrame(index=checked.good.index)
+        if classes:
+            likeliest = found.argmax(axis=1) if found.ndim == 2 else (found >= 0.5).astype(int)
+            answers["prediction"] = np.array(classes)[likeliest]
+        answers["score"] = found.max(axis=1) if found.ndim == 2 else found
+        if found.ndim == 2:
+            answers[self.contract.answers] = found
+        answers = answers.reindex(rows.index)
+        answers[REASON] = ""
+        answers.loc[checked.set_aside.index, REASON] = checked.set_aside[REASON]
+        return answers
 
 
-def score(model: Any, features: pd.DataFrame) -> np.ndarray:
-    """The one way from features to answers, for a bundle and for cross-validation alike."""
+def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
+    """The one way from features to answers, for a bundle and for cross-validation alike.
+
+    Args:
+        model: The fitted estimator.
+        features: The inputs of some rows.
+        classes: How many classes have names; a class that the model never saw has probability 0.
+
+    Returns:
+        float64 array of shape (rows,), or (rows, classes) where there are more than two.
+    """
+    width = classes if classes > 2 else 2
     if len(features) == 0:
-        return np.empty(0)
-    if hasattr(model, "predict_proba"):
-        return np.asarray(model.predict_proba(features)[:, 1], dtype="float64")
-    return np.asarray(model.predict(features), dtype="float64")
+        return np.empty((0, classes)) if classes > 2 else np.empty(0)
+    if not hasattr(model, "predict_proba"):
+        return np.asarray(model.predict(features), dtype="float64")
+    found = np.asarray(model.predict_proba(features), dtype="float64")
+    if found.shape[1] != width:
+        seen = np.asarray(model.classes_).astype(int)
+        whole = np.zeros((len(found), width))
+        whole[:, seen] = found
+        found = whole
+    return found if classes > 2 else found[:, 1]
 
 
 def save(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
@@ -92,8 +136,11 @@ def save(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.Dat
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "code").mkdir(parents=True)
-    for name in ("schema.py", "features.py"):
-        shutil.copyfile(CODE / name, partial / "code" / name)
+    for name in ("schema.py", "features.py", "contract.csv"):  # the last one where columns are many
+        if name != "contract.csv" or (CODE / name).exists():
+            shutil.copyfile(CODE / name, partial / "code" / name)
+    from ..core import model as model_module  # brings the search, which a bundle that is loaded does not need
+
     cloudpickle.register_pickle_by_value(model_module)  # a class in model.py travels, not a reference to it
     try:
         (partial / "model.pkl").write_bytes(cloudpickle.dumps(model))

@@ -32,15 +32,28 @@ class BusyError(ProjectError):
     """Another run is going on in this folder."""
 
 
+_held: list[Path] = []
+
+
 @contextlib.contextmanager
-def only_run() -> Iterator[None]:
+def only_run(again: bool = False) -> Iterator[None]:
     """Hold the folder for one run at a time. The kernel lets go when the process ends, however it ends.
+
+    Args:
+        again: Whether this process may hold it already.
 
     Raises:
         BusyError: If another run holds it.
     """
-    with _locked(CACHE / "run.lock", wait=None):
+    if again and Path.cwd() in _held:
         yield
+        return
+    with _locked(CACHE / "run.lock", wait=None):
+        _held.append(Path.cwd())
+        try:
+            yield
+        finally:
+            _held.pop()
 
 
 @contextlib.contextmanager
@@ -95,6 +108,19 @@ def repro(
     Raises:
         DvcError: If a stage fails or the time limit is over. Finished stages are kept, the next call goes on from there.
     """
+    if _begun and folder == Path() and environment is None:
+        return _begun.pop().result(say)
+    return _repro(settings, arguments, say, folder, environment)
+
+
+def _repro(
+    settings: Settings,
+    arguments: tuple[str, ...],
+    say: Callable[[str], None],
+    folder: Path = Path(),
+    environment: dict[str, str] | None = None,
+    cancelled: threading.Event | None = None,
+) -> dict[str, float]:
     # The child inherits the lock and writes to a file, not to a pipe that breaks: if only the caller is killed, training
     # goes on, and the next run waits for it instead of training twice at once.
     log = CACHE.absolute() / "repro.log"
@@ -120,7 +146,7 @@ def repro(
         timer = threading.Timer(limit, expire)
         timer.start()
         try:
-            seconds, failed = _follow(child, log, say)
+            seconds, failed = _follow(child, log, say, cancelled)
         except BaseException:  # also a cancelled flow and Ctrl-C: nothing may go on training behind our back
             _stop(child)
             raise
@@ -136,6 +162,63 @@ def repro(
     return seconds
 
 
+class _Ahead(threading.Thread):
+    """A `dvc repro` that was begun before anybody asked for its result."""
+
+    def __init__(self, settings: Settings, arguments: tuple[str, ...]) -> None:
+        super().__init__(daemon=True)
+        self.settings, self.arguments = settings, arguments
+        self.say: Callable[[str], None] = lambda line: print(line, flush=True)
+        self.cancelled = threading.Event()
+        self.seconds: dict[str, float] = {}
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.seconds = _repro(self.settings, self.arguments, self._pass_on, cancelled=self.cancelled)
+        except BaseException as error:  # for whoever asks
+            self.error = error
+
+    def _pass_on(self, line: str) -> None:
+        self.say(line)  # whoever that is by now
+
+    def result(self, say: Callable[[str], None]) -> dict[str, float]:
+        """Wait for it; what it still has to say goes to `say`."""
+        self.say = say
+        try:
+            while self.is_alive():
+                self.join(SECONDS_TO_LOOK)
+        except BaseException:
+            self.cancel()
+            raise
+        if self.error:
+            raise self.error
+        return self.seconds
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self.join()
+
+
+_begun: list[_Ahead] = []
+
+
+@contextlib.contextmanager
+def ahead(settings: Settings) -> Iterator[None]:
+    """Begin to bring all outputs up to date while other things start; the next `repro` waits for that.
+
+    What nobody has waited for when the block ends is stopped; finished stages are kept.
+    """
+    job = _Ahead(settings, ("--all-pipelines",))
+    _begun.append(job)
+    job.start()
+    try:
+        yield
+    finally:
+        _begun.clear()
+        job.cancel()
+
+
 def _path() -> str:
     """PATH with this environment's commands first, so that a stage's command is this project's."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -149,12 +232,16 @@ _NOISE = re.compile(
 )
 
 
-def _follow(child: subprocess.Popen[bytes], log: Path, say: Callable[[str], None]) -> tuple[dict[str, float], str]:
+def _follow(
+    child: subprocess.Popen[bytes], log: Path, say: Callable[[str], None], cancelled: threading.Event | None
+) -> tuple[dict[str, float], str]:
     """Pass on what a person wants to see of DVC's output, and time the stages by it."""
     seconds: dict[str, float] = {}
     stage, begun = "", time.perf_counter()
     with log.open(errors="replace") as file:
         for line in _lines(child, file):
+            if cancelled is not None and cancelled.is_set():
+                raise DvcError("the stages were stopped before their end; finished ones are kept.")
             started = _RUNNING.search(line)
             if started:
                 now = time.perf_counter()
@@ -170,7 +257,7 @@ def _follow(child: subprocess.Popen[bytes], log: Path, say: Callable[[str], None
 
 
 def _lines(child: subprocess.Popen[bytes], file: TextIO) -> Iterator[str]:
-    """The lines of a growing file, until the process that writes it has ended."""
+    """The lines of a growing file, until the process that writes it has ended; an empty one where nothing was added."""
     rest = ""
     while True:
         ended = child.poll() is not None  # asked before reading: what it wrote last is read then
@@ -183,6 +270,7 @@ def _lines(child: subprocess.Popen[bytes], file: TextIO) -> Iterator[str]:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(SECONDS_TO_LOOK)
+        yield ""
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

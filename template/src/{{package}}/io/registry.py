@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from .. import NAME, ProjectError, UnreachableError
-from ..core.contract import Contract, check_rows
+from ..core.contract import REASON, Contract
 from ..io import bundle
 from ..settings import Settings
 
@@ -109,13 +109,9 @@ class Scorer(PythonModel):
         self.bundle = bundle.load(Path(context.artifacts["bundle"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Answer rows: columns score and set_aside (the reason where there is no score)."""
-        rows = model_input.reset_index(drop=True)
-        checked = check_rows(rows, self.bundle.contract, labelled=False)
-        result = pd.DataFrame({"score": float("nan"), "set_aside": ""}, index=rows.index)
-        result.loc[checked.good.index, "score"] = self.bundle.score(checked.good)
-        result.loc[checked.set_aside.index, "set_aside"] = checked.set_aside["reason"]
-        return result
+        """Answer rows: the columns of `Bundle.answer`."""
+        answers: pd.DataFrame = self.bundle.answer(model_input.reset_index(drop=True))
+        return answers
 
 
 class Registry:
@@ -197,11 +193,16 @@ class Registry:
 
     def _log_model(self, run_id: str, record: Record) -> None:
         columns = record.contract.without_target()
+        outputs: list[ColSpec | TensorSpec] = []
+        if record.contract.classes:
+            outputs.append(ColSpec(DataType.string, "prediction"))
+        outputs += [ColSpec(DataType.double, name) for name in dict.fromkeys(["score", *record.contract.answers])]
+        outputs.append(ColSpec(DataType.string, REASON))
         signature = ModelSignature(
             inputs=Schema(
                 [ColSpec(_TYPES[column.kind], column.name, required=not column.nullable) for column in columns]
             ),
-            outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "set_aside")]),
+            outputs=Schema(outputs),
         )
         example = record.example.copy()
         for name in example.select_dtypes("datetimetz"):

@@ -67,13 +67,14 @@ def write(frame: pd.DataFrame, path: Path) -> None:
         writer.write_table(table)
 
 
-def write_by_month(chunks: Iterable[pd.DataFrame], folder: Path, time: str) -> int:
+def write_by_month(chunks: Iterable[pd.DataFrame], folder: Path, time: str | None) -> int:
     """Write a stream of frames into `folder/month=2013-07/part-0000.parquet` and so on.
 
     Args:
         chunks: Frames in any order of time. At most FLUSH_ROWS and one chunk are held in memory.
         folder: Replaced as a whole.
-        time: The column that tells the month. What is no time goes to `month=unknown`, for validation to judge.
+        time: The column that tells the month. What is no time goes to `month=unknown`, for validation to judge. None:
+            all rows go to `month=all`.
 
     Returns:
         The number of rows.
@@ -101,7 +102,9 @@ def write_by_month(chunks: Iterable[pd.DataFrame], folder: Path, time: str) -> i
     return rows
 
 
-def _months(frame: pd.DataFrame, time: str) -> pd.Series:
+def _months(frame: pd.DataFrame, time: str | None) -> pd.Series:
+    if time is None:
+        return pd.Series("all", frame.index)
     if time not in frame or pd.api.types.is_numeric_dtype(frame[time].dtype):
         return pd.Series("unknown", frame.index)
     moments = pd.to_datetime(frame[time], utc=True, errors="coerce")
@@ -140,7 +143,7 @@ def read(path: Path, skip: Sequence[str] = ()) -> pd.DataFrame:
 
 def read_between(
     folder: Path,
-    time: str,
+    time: str | None,
     start: pd.Timestamp | None = None,
     end: pd.Timestamp | None = None,
     skip: Sequence[str] = (),

@@ -13,6 +13,7 @@ from ..core.schema import CONTRACT
 from ..io import bundle, tables
 from ..params import load_run
 from ..settings import Paths
+from ..stages import split
 
 TITLE = NAME.replace("-", " ").capitalize()
 
@@ -28,22 +29,15 @@ def evaluate() -> dict[str, Any]:
     """
     run = load_run()
     loaded = bundle.load(Paths.BUNDLE)
-    test = tables.read_between(
-        Paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start), pd.Timestamp(run.resolved.end)
-    ).sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
-    if test.empty:
-        raise ProjectError(
-            f"there are no rows in the last {run.split.test_days} days; raise split.test_days in params.yaml."
-        )
-    texts = test.select_dtypes("category")
-    test = test.astype(dict.fromkeys(texts, "str"))
-    y, rows = test[CONTRACT.target].to_numpy("float64"), test.drop(columns=CONTRACT.target)
+    test = split.test(run)
+    y, rows = CONTRACT.labels(test[CONTRACT.target]), test.drop(columns=CONTRACT.target)
     score = loaded.score(rows)
-    tables.write(test[CONTRACT.keys].assign(score=score), Paths.SCORED)
+    answers = pd.DataFrame(score.reshape(len(score), -1), columns=CONTRACT.answers)
+    tables.write(pd.concat([test[CONTRACT.keys], answers], axis=1), Paths.SCORED)
 
     metric, times, seed = run.gate.metric, run.evaluation.bootstrap, run.seed
     found = metrics.with_intervals(run.problem, y, score, times, seed)
-    guess = np.full(len(y), loaded.manifest["target_mean"])
+    guess = np.broadcast_to(np.array(loaded.manifest["baseline"]), score.shape)
     ones = np.ones(len(y))
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
     over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed)
@@ -53,7 +47,12 @@ def evaluate() -> dict[str, Any]:
     sample = np.sort(np.random.default_rng(seed).permutation(len(y))[: run.evaluation.importance_rows])
     inputs = loaded.build_features(rows.iloc[sample])
     importance = metrics.importance(
-        metric, run.problem, lambda some: bundle.score(loaded.model, some), inputs, y[sample], seed
+        metric,
+        run.problem,
+        lambda some: bundle.score(loaded.model, some, len(CONTRACT.classes)),
+        inputs,
+        y[sample],
+        seed,
     )
     trials = pd.DataFrame(tables.read_json(Paths.TRIALS))
     facts: dict[str, Any] = {
@@ -71,13 +70,15 @@ def evaluate() -> dict[str, Any]:
         "trials": _records(trials),
         "data": tables.read_json(Paths.VALIDATION),
         "rows": {"train": loaded.manifest["rows"], "test": len(y)},
-        "window": {key: f"{moment:%Y-%m-%d}" for key, moment in run.resolved},
-        "test_days": run.split.test_days,
+        "classes": list(CONTRACT.classes),
+        "window": split.window(run),
+        "test": split.says(run),
         "bootstrap": times,
         "source": run.source.fingerprint,
+        "columns": tables.read_json(Paths.ADOPTION).get("columns", []) if Paths.ADOPTION.exists() else [],
     }
     shutil.rmtree(Paths.PLOTS, ignore_errors=True)
-    pictures = report.plots(run.problem, y, score, by_slice, importance, metric, trials)
+    pictures = report.plots(run.problem, y, score, by_slice, importance, metric, trials, CONTRACT.classes)
     for name, png in pictures.items():
         with tables.writing(Paths.PLOTS / f"{name}.png") as partial:
             partial.write_bytes(png)
@@ -96,8 +97,9 @@ def _groups(test: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
         raise ProjectError(
             f"evaluation.slices in params.yaml names {', '.join(unknown)}; there are month and {', '.join(CONTRACT.names)}."
         )
-    month = test[CONTRACT.time].dt.strftime("%Y-%m")
-    return {name: month if name == "month" else test[name] for name in names}
+    if "month" in names and CONTRACT.time is None:
+        raise ProjectError("evaluation.slices in params.yaml names month, but the contract has no time.")
+    return {name: test[CONTRACT.time].dt.strftime("%Y-%m") if name == "month" else test[name] for name in names}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

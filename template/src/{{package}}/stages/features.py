@@ -24,7 +24,7 @@ def features() -> int:
     rows = 0
     for month, files in tables.parts(Paths.VALIDATED):
         good = pd.concat([tables.read(file) for file in files], ignore_index=True)
-        good = good.sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
+        good = good.sort_values(CONTRACT.order, kind="stable", ignore_index=True)
         # The answer is not there to be looked at.
         inputs = build_features(good.drop(columns=CONTRACT.target))
         _check(inputs, good)

@@ -1,9 +1,11 @@
 """ingest: rows of the window from the source, masked, into data/raw. Nothing unmasked is ever written."""
 
+from typing import Any
+
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import mask
+from ..core.contract import mask, without
 from ..core.schema import CONTRACT
 from ..io import source, tables
 from ..params import load_run
@@ -21,13 +23,18 @@ def ingest(settings: Settings) -> int:
         ProjectError: If the source has no rows in the window.
     """
     window = load_run().resolved
+    start: Any = pd.Timestamp(window.start) if window.start else None
+    end: Any = pd.Timestamp(window.end) if window.end else None
     key = settings.mask_key.get_secret_value()
+    forgotten = frozenset(Paths.FORGOTTEN.read_text().split()) if Paths.FORGOTTEN.exists() else frozenset()
     with readable_source(settings):
-        chunks = source.read(settings.source_uri, pd.Timestamp(window.start), pd.Timestamp(window.end), CONTRACT.names)
-        rows = tables.write_by_month((mask(chunk, CONTRACT, key) for chunk in chunks), Paths.RAW, CONTRACT.time)
+        chunks = source.read(settings.source_uri, start, end, CONTRACT.names)
+        kept = (mask(without(chunk, CONTRACT, forgotten, key), CONTRACT, key) for chunk in chunks)
+        rows = tables.write_by_month(kept, Paths.RAW, CONTRACT.time)
     if rows == 0:
+        when = f" from {start:%Y-%m-%d} to {end:%Y-%m-%d}" if start and end else ""
         raise ProjectError(
-            f"the source has no rows from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}. "
+            f"the source has no rows{when}. "
             "Widen `window` in params.yaml, or look whether io/source.py reads the right place."
         )
     print(f"{rows:,} rows")

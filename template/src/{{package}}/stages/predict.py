@@ -7,19 +7,19 @@ from pathlib import Path
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import REASON, check_rows
-from ..io import bundle, tables
+from ..core.contract import REASON, Contract
+from ..io import bundle, source, tables
 from ..io.registry import CHAMPION, Registry
 from ..settings import Settings
 
 
-def predict(settings: Settings, source: Path, target: Path, number: int | None = None) -> tuple[int, int, int]:
+def predict(settings: Settings, rows_at: Path, target: Path, number: int | None = None) -> tuple[int, int, int]:
     """Answer the rows of a Parquet or CSV file.
 
     Args:
         settings: Where the registry is.
-        source: Rows of the contract; the target may be there and is ignored.
-        target: Gets a row per input row, in its order: id, score, version, reason (why there is no score).
+        rows_at: Rows of the contract; the target may be there and is ignored.
+        target: Gets a row per input row, in its order: id, the columns of `Bundle.answer`, version.
         number: The version that answers; the champion by default.
 
     Returns:
@@ -28,19 +28,28 @@ def predict(settings: Settings, source: Path, target: Path, number: int | None =
     Raises:
         ProjectError: If there is no champion, the file cannot be read, has other columns, or no row at all.
     """
-    rows = tables.read_any(source)
-    if rows.empty:
-        raise ProjectError(f"{source} has no rows; nothing was written.")
     registry = Registry(settings)
     version = registry.version(number) if number else registry.holder(CHAMPION)
     if version is None:
         raise ProjectError("there is no champion yet. `make run` trains one.")
     champion = bundle.load(registry.bundle(version))
-    checked = check_rows(rows, champion.contract, labelled=False)
-    result = pd.DataFrame(
-        {champion.contract.id: rows[champion.contract.id], "score": float("nan"), "version": version.number, REASON: ""}
-    )
-    result.loc[checked.good.index, "score"] = champion.score(checked.good)
-    result.loc[checked.set_aside.index, REASON] = checked.set_aside[REASON]
-    tables.write_any(result, target)
-    return version.number, len(checked.good), len(checked.set_aside)
+    rows = _read(rows_at, champion.contract)
+    if rows.empty:
+        raise ProjectError(f"{rows_at} has no rows; nothing was written.")
+    if champion.contract.id not in rows:  # a row without a name is called by its number
+        rows.insert(0, champion.contract.id, range(1, len(rows) + 1))
+    answers = champion.answer(rows)
+    answers.insert(0, champion.contract.id, rows[champion.contract.id])
+    answers.insert(answers.shape[1] - 1, "version", version.number)
+    tables.write_any(answers, target)
+    refused = int((answers[REASON] != "").sum())
+    return version.number, len(answers) - refused, refused
+
+
+def _read(path: Path, contract: Contract) -> pd.DataFrame:
+    """The rows of a file: as io/source.py reads files, where it does; else as they are."""
+    read_file = getattr(source, "read_file", None)
+    if read_file is None or not path.is_file():
+        return tables.read_any(path)
+    frames = list(read_file(path, [column.name for column in contract.without_target()]))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

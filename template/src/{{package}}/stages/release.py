@@ -23,6 +23,7 @@ from ..io import bundle, git, tables
 from ..io.registry import CHALLENGER, CHAMPION, Record, Registry, Version
 from ..params import PARAMS, RUN, Run, load_run
 from ..settings import Paths, Settings
+from ..stages import split
 from ..stages.reproduce import machine
 from ..stages.resolve import lineage, remember
 
@@ -53,11 +54,9 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     None if the champion's contract no longer fits the rows; then it is said, and the other limits decide.
     """
     scored = tables.read(Paths.SCORED)
-    rows = tables.read_between(Paths.VALIDATED, CONTRACT.time, pd.Timestamp(run.resolved.test_start))
-    rows = rows.sort_values([CONTRACT.time, CONTRACT.id], kind="stable", ignore_index=True)
-    rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
+    rows = split.test(run)
     old = bundle.load(registry.bundle(champion))
-    if old.manifest["problem"] != run.problem or old.manifest["target"] != CONTRACT.target:
+    if not _same_question(old, run):
         print(f"the champion (version {champion.number}) answers another question; it is not compared")
         return None
     wanted = [column.name for column in old.contract.without_target()]
@@ -72,11 +71,17 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     if len(kept) == 0:
         print(f"the champion (version {champion.number}) takes none of the test rows; it is not compared")
         return None
-    y = scored[CONTRACT.target].to_numpy("float64")[kept]
-    mine = scored["score"].to_numpy("float64")[kept]
+    y = CONTRACT.labels(scored[CONTRACT.target])[kept]
+    mine = scored[CONTRACT.answers].to_numpy("float64")[kept]
+    mine = mine if len(CONTRACT.answers) > 1 else mine[:, 0]
     return paired_gain(
         run.problem, run.gate.metric, y, mine, old.score(checked.good), run.evaluation.bootstrap, run.seed
     )
+
+
+def _same_question(old: bundle.Bundle, run: Run) -> bool:
+    asked = (old.manifest["problem"], old.manifest["target"], old.contract.classes)
+    return asked == (run.problem, CONTRACT.target, CONTRACT.classes)
 
 
 def record(settings: Settings) -> Outcome:
@@ -118,8 +123,12 @@ def _place(registry: Registry, version: Version, run: Run, settings: Settings) -
     newest = max(one.number for one in registry.versions())
     if version.number in moved or version.number < newest:
         return
-    if registry.holder(CHAMPION) is None:
+    champion = registry.holder(CHAMPION)
+    if champion is None:
         registry.promote(version, settings.who, "the first model that passed the gate")
+        return
+    if not _same_question(bundle.load(registry.bundle(champion)), run):
+        registry.promote(version, settings.who, "the first model that answers this question")
         return
     registry.challenge(version)
     if run.promotion.automatic:
@@ -237,12 +246,16 @@ def history(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, An
                 "status": version.status if version else "rejected",
                 "verdict": run.data.tags["verdict"] + (f": {', '.join(missed)}" if missed else ""),
                 metric or "metric": run.data.metrics.get(metric),
-                "until": run.data.params.get("resolved.test_start", "")[:10],
+                "until": _day(run.data.params.get("resolved.test_start")),
                 "recorded": pd.Timestamp(run.info.start_time, unit="ms").strftime("%Y-%m-%d %H:%M"),
                 "lineage": run.data.tags["lineage"],
             }
         )
     return runs, [dict(vars(move)) for move in registry.moves()]
+
+
+def _day(moment: str | None) -> str:
+    return "" if moment in (None, "None") else str(moment)[:10]
 
 
 def compare(settings: Settings, a: int, b: int) -> dict[str, list[dict[str, Any]]]:

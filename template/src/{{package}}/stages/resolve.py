@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import ProjectError, UnreachableError
 from ..core.gate import Outcome
+from ..core.schema import CONTRACT
 from ..io import source, tables
 from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resolve, save_run
 from ..settings import Paths, Settings
@@ -26,13 +27,16 @@ def resolve_run(settings: Settings) -> Run:
         known = _known()
         if known is None or known.fingerprint != fingerprint:  # counting rows is dear, asking for a change is not
             rows, newest = source.extent(settings.source_uri)
-            if rows == 0 or pd.isna(newest):
+            if rows == 0 or (CONTRACT.time and pd.isna(newest)):
                 raise ProjectError(
                     "the source has no rows at all. Look whether SOURCE_URI names the right place and io/source.py "
                     "fits what is there."
                 )
-            known = Source(fingerprint=fingerprint, rows=rows, newest=newest.to_pydatetime(warn=False))
-    run = resolve(params, known)
+            moment = newest.to_pydatetime(warn=False) if CONTRACT.time else None
+            known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
+    rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
+    forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""
+    run = resolve(params, known).model_copy(update={"contract": rules, "forgotten": forgotten})
     save_run(run)
     return run
 

@@ -15,10 +15,13 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core import model, search
+from ..core.metrics import baseline
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
 from ..params import Run, load_run
 from ..settings import Paths
+from ..stages import split
+from ..stages.split import window
 
 EXAMPLES = 8  # rows that the bundle keeps with their answers
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
@@ -31,22 +34,25 @@ def train() -> None:
         ProjectError: If there is too little to learn from, or one input alone gives the answer.
     """
     run = load_run()
-    start, end = pd.Timestamp(run.resolved.start), pd.Timestamp(run.resolved.test_start)
-    inputs = tables.read_between(Paths.FEATURES, CONTRACT.time, start, end, skip=[CONTRACT.id])
-    y = inputs.pop(CONTRACT.target).to_numpy("float64")
-    inputs = inputs.drop(columns=CONTRACT.time)
+    inputs, y = split.training(run)
     _check_learnable(inputs, y, run)
 
     def fit(params: Mapping[str, Any], some: pd.DataFrame, truth: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
         fitted = model.build_model(run.problem, params, run.seed).fit(search.without_gaps(some), truth)
-        return lambda rows: bundle.score(fitted, rows)
+        return lambda rows: bundle.score(fitted, rows, len(CONTRACT.classes))
 
     spread = np.unique(np.linspace(0, len(y) - 1, min(len(y), run.search.max_rows)).astype(int))
     study = open_study(_key(run), run)
+    drawn = run.split.test_share is not None
     try:
+        pairs = list(
+            search.drawn_folds(run.problem, y[spread], run.split.folds, run.seed)
+            if drawn
+            else search.folds(len(spread), run.split.folds)
+        )
         trials = search.search(
             study, fit, model.search_space, model.FIRST_GUESS, inputs.iloc[spread], y[spread],
-            run.problem, run.gate.metric, run.split.folds, run.search.trials, run.seed,
+            run.problem, run.gate.metric, pairs, run.search.trials, run.seed,
         )  # fmt: skip
     except ValueError as error:
         raise ProjectError(f"the search could not be run: {error}.") from error
@@ -128,9 +134,9 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
         "seed": run.seed,
         "inputs": list(inputs),
         "rows": len(y),
-        "target_mean": float(y.mean()),
-        "trained_from": run.resolved.start.isoformat(),
-        "trained_until": run.resolved.test_start.isoformat(),
+        "classes": list(CONTRACT.classes),
+        "baseline": baseline(y, len(CONTRACT.classes)),
+        "window": window(run),
         "source": run.source.fingerprint,
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},

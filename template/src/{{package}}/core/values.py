@@ -1,0 +1,166 @@
+"""How values are written: numbers with commas, times of many styles, words for yes and no. Text in, values out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MISSING = frozenset({"", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "<NA>"})
+"""Texts that stand for no value in any column."""
+
+NO_NUMBER = MISSING | {"-", "--", "?", ".", "None", "none", "unknown", "Unknown", "n.a.", "NAN", "Null", "None given"}
+"""Texts that stand for no value where the others are numbers or times."""
+
+TRUE = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
+FALSE = frozenset({"false", "no", "n", "f", "off", "0", "0.0"})
+
+NUMBER_STYLES = ("1234.5", "1,234.5", "1.234,5", "1234,5", "1 234,5", "1 234.5", "1'234.5")
+"""How numbers are written, by example: what stands for the decimal point, and what between thousands."""
+
+TIME_STYLES = (
+    "ISO8601",
+    "%d.%m.%Y",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S",
+    "%d/%m/%Y",
+    "%d/%m/%Y %H:%M",
+    "%d/%m/%Y %H:%M:%S",
+    "%m/%d/%Y",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %I:%M %p",
+    "%m/%d/%Y %I:%M:%S %p",
+    "%Y/%m/%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%d-%m-%Y",
+    "%d-%m-%Y %H:%M:%S",
+    "%d-%b-%Y",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+    "%a, %d %b %Y %H:%M:%S %z",
+)
+"""How times are written, as strptime has it; more than one style of a column are joined by `|`."""
+
+_SIGNS = "[€$£¥%\\s\u00a0\u202f]"
+
+
+def clean_names(header: Sequence[object]) -> list[str]:
+    """Names that can be told apart: without space around them, none empty, none twice, none that the platform writes.
+
+    Returns:
+        As many names, in order: `amount` and `amount_2` for two of them, `column_3` for one without a name.
+    """
+    names: list[str] = []
+    for place, given in enumerate(header, start=1):
+        name = re.sub(
+            r"\s+", " ", re.sub(r"[\x00-\x1f\x7f\ufeff]", " ", str(given if given is not None else ""))
+        ).strip()
+        name = name or f"column_{place}"
+        if name in RESERVED or name.startswith("score "):
+            name = f"{name}_"
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
+
+
+RESERVED = frozenset({"reason", "score", "prediction", "version", "month"})
+"""Columns that the platform adds beside those of the table."""
+
+
+def trimmed(texts: pa.ChunkedArray, missing: Iterable[str] = MISSING) -> pa.ChunkedArray:
+    """Texts without space around them; null where they stand for no value."""
+    texts = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(
+        pc.is_in(texts, value_set=pa.array(sorted(missing), texts.type)), pa.scalar(None, texts.type), texts
+    )
+
+
+def to_number(texts: pa.ChunkedArray, style: str = NUMBER_STYLES[0]) -> pa.ChunkedArray:
+    """Numbers as they were written.
+
+    Args:
+        texts: Strings.
+        style: One of NUMBER_STYLES; signs of currencies and percent are passed over in all but the first.
+
+    Returns:
+        float64 of the same length; null where there is no value or the text is no such number.
+    """
+    texts = plain_number(trimmed(texts, NO_NUMBER), style)
+    try:
+        return pc.cast(texts, pa.float64())
+    except pa.ArrowInvalid:
+        values = pd.to_numeric(texts.to_pandas(), errors="coerce").to_numpy("float64", na_value=np.nan)
+        return pa.chunked_array([pa.array(values, from_pandas=True)])
+
+
+def plain_number(texts: pa.ChunkedArray, style: str) -> pa.ChunkedArray:
+    """A number of some style in the style of computers, still as text; what is no such number stays as it is."""
+    if style == NUMBER_STYLES[0]:
+        return texts
+    thousands, decimal = style[1] if not style[1].isdigit() else "", style[-2]
+    bare = pc.replace_substring_regex(texts, pattern=_SIGNS, replacement="")
+    group, point = re.escape(thousands.strip()), re.escape(decimal)
+    whole = rf"[0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+" if group else "[0-9]+"
+    fits = pc.match_substring_regex(bare, pattern=rf"^[-+]?({whole})?({point}[0-9]*)?([eE][-+]?[0-9]+)?$")
+    plain = pc.replace_substring(bare, pattern=thousands.strip(), replacement="") if group else bare
+    plain = pc.replace_substring(plain, pattern=decimal, replacement=".")
+    return pc.if_else(fits, plain, texts)
+
+
+def to_time(texts: pa.ChunkedArray, style: str, zone: str = "UTC") -> pd.Series:
+    """Moments as they were written.
+
+    Args:
+        texts: Strings, or numbers where the style is `seconds` or `milliseconds` since 1970.
+        style: `ISO8601`, a strptime format, or some of them joined by `|`, tried in turn for each value.
+        zone: Where clocks stood that wrote a time without a zone, as the IANA has it.
+
+    Returns:
+        datetime64[us, UTC]; NaT where there is no value or the text is no such time.
+    """
+    if style in ("seconds", "milliseconds"):
+        numbers = to_number(texts) if pa.types.is_string(texts.type) else pc.cast(texts, pa.float64())
+        unit = "s" if style == "seconds" else "ms"
+        moments = pd.to_datetime(numbers.to_pandas(), unit=unit, utc=True, errors="coerce")  # type: ignore[call-overload]
+        return pd.Series(moments).astype("datetime64[us, UTC]")
+    given = trimmed(texts, NO_NUMBER).to_pandas().astype("str").reset_index(drop=True)
+    found = pd.Series(pd.NaT, given.index, dtype="datetime64[us, UTC]")
+    for one in style.split("|"):
+        left = found.isna() & given.notna()
+        if left.any():
+            found = found.fillna(_moments(given[left], one, zone)) if not left.all() else _moments(given, one, zone)
+    return found
+
+
+def zoned(values: pa.ChunkedArray, zone: str) -> pd.Series:
+    """Moments that came typed, in UTC; one without a zone is of the clocks in `zone`."""
+    moments = pd.Series(values.cast(pa.timestamp("us", getattr(values.type, "tz", None))).to_pandas())
+    moments = pd.Series(pd.to_datetime(moments))
+    if moments.dt.tz is None:
+        moments = moments.dt.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
+    return _utc(moments)
+
+
+def _moments(given: pd.Series, style: str, zone: str) -> pd.Series:
+    if zone == "UTC" or style.endswith("%z"):
+        return _utc(pd.to_datetime(given, format=style, utc=True, errors="coerce"))
+    own = given.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True, na=False) & given.str.contains(":", na=False)
+    found = pd.Series(pd.NaT, given.index, dtype="datetime64[us, UTC]")
+    if own.any():
+        found[own] = _utc(pd.to_datetime(given[own], format=style, utc=True, errors="coerce"))
+    local = pd.to_datetime(given[~own], format=style, errors="coerce")
+    found[~own] = _utc(local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward"))
+    return found
+
+
+def _utc(moments: pd.Series) -> pd.Series:
+    return pd.Series(moments.dt.tz_convert("UTC").astype("datetime64[us, UTC]"))

@@ -1,0 +1,604 @@
+"""Tables where they are: files, folders, object stores, databases; read as a stream of batches, never as a whole."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import dataclasses
+import fnmatch
+import hashlib
+import io
+import itertools
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from .. import ProjectError, UnreachableError
+from ..core.values import NO_NUMBER, NUMBER_STYLES, clean_names, plain_number, to_time, trimmed, zoned
+
+BLOCK = 8 << 20  # bytes of text that are parsed at a time
+ROWS = 100_000  # rows of the other kinds
+HEAD = 4 << 20  # bytes that are looked at to learn how a file is written
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
+KINDS = {
+    ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "csv",
+    ".jsonl": "json", ".ndjson": "json", ".json": "json",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+DATABASES = ("sqlite", "duckdb", "postgresql")
+
+
+class SourceError(ProjectError):
+    """The source of raw rows cannot be read; the text names the file, and the line or column where there is one."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table somewhere, and how its values are written.
+
+    Attributes:
+        location: A file (CSV, TSV, JSON lines or Parquet, compressed or not), a folder or a glob of such files, each of them
+            also behind s3://, or a database: sqlite:///, duckdb:///, postgresql://.
+        query: The SELECT of a database.
+        separator: Of a CSV file.
+        encoding: Of a text file.
+        styles: How values are written, by column: a number by example ("1.234,5"), a time as strptime has it
+            ("%d.%m.%Y") or "ISO8601". What is not named is written as computers do.
+        zone: Where clocks stood that wrote a time without a zone.
+        rows: The name of a column that counts the rows, for a table without an id.
+    """
+
+    location: str
+    query: str = ""
+    separator: str = ","
+    encoding: str = "utf-8"
+    styles: Mapping[str, str] = field(default_factory=dict)
+    zone: str = "UTC"
+    rows: str = ""
+
+    def at(self, location: str) -> Table:
+        """The same table at another place, if one is named; what is written in Parquet needs no dialect."""
+        return dataclasses.replace(self, location=location) if location else self
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows as they are, a batch at a time: text of a CSV file as text, other values typed.
+
+        Args:
+            columns: Only these, of those that are there; all by default.
+
+        Raises:
+            SourceError: If the table is not there, or a part of it cannot be read; the text says which.
+        """
+        if _scheme(self.location) in DATABASES:
+            yield from _database(self, columns)
+            return
+        system, files = _files(self.location)
+        first: tuple[str, list[str]] | None = None
+        for path in files:
+            with _naming(path):
+                for batch in _READERS[_kind(path)](self, system, path, columns):
+                    names = batch.column_names
+                    if first is None:
+                        first = (path, names)
+                    elif set(names) != set(first[1]):
+                        differing = sorted(set(names) ^ set(first[1]))
+                        raise SourceError(
+                            f"{path} has other columns than {first[0]}: {', '.join(differing[:8])}. "
+                            "Files of one table have the same columns."
+                        )
+                    yield batch.select(first[1])
+
+    def read(
+        self, columns: Sequence[str], time: str | None = None, start: Any = None, end: Any = None
+    ) -> Iterator[pd.DataFrame]:
+        """Yield rows with values as their styles say; what does not follow its style stays as it is.
+
+        Args:
+            columns: Only these, of those that are there.
+            time: The column of moments, if rows have one.
+            start, end: Only rows with start <= time < end; a row whose time cannot be read is always given.
+        """
+        styles = {**({time: "ISO8601"} if time else {}), **self.styles}
+        number = 0
+        for batch in self.batches([*columns]):
+            frame = pd.DataFrame({name: self._values(batch[name], styles.get(name)) for name in batch.column_names})
+            if self.rows in columns:
+                frame.insert(0, self.rows, range(number + 1, number + 1 + len(frame)))
+                number += len(frame)
+            if time in frame and start is not None and pd.api.types.is_datetime64_any_dtype(frame[time].dtype):
+                frame = frame[(frame[time].isna() | frame[time].between(start, end, inclusive="left")).to_numpy()]
+            elif time in frame and start is not None:
+                moments = pd.to_datetime(frame[time], utc=True, errors="coerce", format="ISO8601")
+                frame = frame[(moments.isna() | moments.between(start, end, inclusive="left")).to_numpy()]
+            if len(frame):
+                yield frame.reset_index(drop=True)
+
+    def _values(self, values: pa.ChunkedArray, style: str | None) -> pd.Series:
+        kind = values.type
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return zoned(values, self.zone)
+        if pa.types.is_decimal(kind):
+            values = values.cast(pa.float64())
+        if style is None or (style in NUMBER_STYLES and not pa.types.is_string(kind)):
+            return pd.Series((trimmed(values) if pa.types.is_string(kind) else values).to_pandas())
+        if style in NUMBER_STYLES:
+            return pd.Series(plain_number(trimmed(values, NO_NUMBER), style).to_pandas())
+        moments = to_time(values, style, self.zone)
+        texts = trimmed(values, NO_NUMBER) if pa.types.is_string(kind) else values
+        given = texts.to_pandas()
+        unread = (moments.isna() & given.notna()).to_numpy()
+        if not unread.any():
+            return moments
+        return moments.map(lambda moment: moment.isoformat(), na_action="ignore").astype("object").where(~unread, given)
+
+    def extent(self, time: str | None = None) -> tuple[int, pd.Timestamp | None]:
+        """The number of rows, and the time of the newest where rows have one."""
+        rows, newest = 0, None
+        for frame in self.read([time or self.rows], time) if time else ():
+            rows += len(frame)
+            found = pd.to_datetime(frame[time], utc=True, errors="coerce", format="ISO8601").max()
+            newest = found if newest is None or found > newest else newest
+        if time is None:
+            rows = sum(batch.num_rows for batch in self.batches())
+        return rows, newest
+
+    def fingerprint(self) -> str:
+        """A text that changes when the table does: of the content where it is near, of size and date in an object store."""
+        digest = hashlib.sha256(self.query.encode())
+        if _scheme(self.location) == "postgresql":
+            digest.update(repr(_one_row(self)).encode())
+            return digest.hexdigest()[:16]
+        if _scheme(self.location) in DATABASES:
+            database = _database_file(self.location)
+            files = [str(database), f"{database}-wal", f"{database}.wal"]
+            system: Any = pa.fs.LocalFileSystem()
+        else:
+            system, files = _files(self.location)
+        for path in files:
+            information = system.get_file_info(path)
+            if information.type == pa.fs.FileType.NotFound:
+                continue
+            digest.update(PurePosixPath(path).name.encode())
+            if isinstance(system, pa.fs.LocalFileSystem):
+                with open(path, "rb") as file:  # noqa: PTH123 (a path of any system)
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            else:
+                digest.update(f"{information.size} {information.mtime_ns}".encode())
+        return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------------- Places
+
+
+def _scheme(location: str) -> str:
+    return urlsplit(location).scheme.split("+")[0] if "://" in location else ""
+
+
+def check_location(location: str, query: str) -> None:
+    """Refuse an address that cannot be read, or that carries a password.
+
+    Raises:
+        SourceError: The text says which part, and never repeats the password.
+    """
+    scheme = _scheme(location)
+    if scheme and (urlsplit(location).password or "password=" in location.lower()):
+        where = "PGPASSWORD=..." if scheme == "postgresql" else "AWS_SECRET_ACCESS_KEY=..."
+        raise SourceError(f"the {scheme} address carries a password. Leave it out, and put {where} into .env instead.")
+    if scheme not in ("", "s3", *DATABASES):
+        raise SourceError(
+            f"{scheme}:// cannot be read. There are files and folders, s3://, sqlite:///, duckdb:/// and postgresql://."
+        )
+    if (scheme in DATABASES) != bool(query.strip()):
+        raise SourceError(
+            f'a {scheme} address needs QUERY="SELECT ...".' if not query.strip() else "QUERY goes with a database only."
+        )
+
+
+def _system(location: str) -> tuple[Any, str]:
+    if _scheme(location) != "s3":
+        return pa.fs.LocalFileSystem(), os.path.expanduser(location)  # noqa: PTH111 (a glob is no path)
+    return object_store(location)
+
+
+def object_store(location: str, endpoint: str = "") -> tuple[Any, str]:
+    """The file system behind s3://, and the path in it; keys come from the environment.
+
+    Args:
+        location: s3://bucket/path.
+        endpoint: The address of a store that is not Amazon's; by default AWS_ENDPOINT_URL, as all of its tools read it.
+    """
+    named = {"endpoint_override": endpoint, "scheme": urlsplit(endpoint).scheme} if endpoint else {}
+    return pa.fs.S3FileSystem(connect_timeout=10, **named), location.removeprefix("s3://").rstrip("/")
+
+
+def _files(location: str) -> tuple[Any, list[str]]:
+    """The files of a location, in order of their names."""
+    if not location:
+        raise SourceError("there is no table yet: make adopt DATA=../customers.csv TARGET=churned [TIME=...] [ID=...]")
+    system, path = _system(location)
+    try:
+        if any(mark in path for mark in "*?[") and system.get_file_info(path).type == pa.fs.FileType.NotFound:
+            fixed = path[: min(path.index(mark) for mark in "*?[" if mark in path)]
+            folder = fixed.rsplit("/", 1)[0] if "/" in fixed else "."
+            found = _under(system, folder)
+            found = [one for one in found if fnmatch.fnmatch(one.removeprefix("./"), path.removeprefix("./"))]
+        elif system.get_file_info(path).type == pa.fs.FileType.Directory:
+            found = [one for one in _under(system, path) if _kind(one, strict=False)]
+        else:
+            found = [path] if system.get_file_info(path).type == pa.fs.FileType.File else []
+    except OSError as error:
+        kind = SourceError if isinstance(error, FileNotFoundError | PermissionError) else UnreachableError
+        raise kind(f"{location} cannot be reached: {_first_line(error)}") from error
+    if not found:
+        raise SourceError(
+            f"there is no table at {location}: no such file, or none in it whose name ends in one of {_ends()}."
+        )
+    return system, sorted(found)
+
+
+def _under(system: Any, folder: str) -> list[str]:
+    found = system.get_file_info(pa.fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    files = [one.path for one in found if one.type == pa.fs.FileType.File]
+    return [path for path in files if not PurePosixPath(path).name.startswith((".", "_"))]
+
+
+def _ends() -> str:
+    return ", ".join(KINDS)
+
+
+def _kind(path: str, strict: bool = True) -> str:
+    name = PurePosixPath(path)
+    suffix = PurePosixPath(name.stem).suffix if name.suffix.lower() in COMPRESSED else name.suffix
+    kind = KINDS.get(suffix.lower(), "")
+    if strict and not kind:
+        raise SourceError(
+            f"{path} is of no kind that can be read; its name should end in one of {_ends()}, or those and .gz."
+        )
+    return kind
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """What a library says about a file, with the file's name."""
+    try:
+        yield
+    except (ProjectError, GeneratorExit):
+        raise
+    except (OSError, EOFError, UnicodeError, ValueError, pa.ArrowException) as error:
+        broken = isinstance(error, EOFError) or "runcated" in str(error) or "end of" in str(error).lower()
+        raise SourceError(
+            f"{path} cannot be read{': it is truncated' if broken else ''} ({_first_line(error)})."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+# -------------------------------------------------------------------------------------------------------- Kinds
+
+
+def _opened(system: Any, path: str) -> Any:
+    compression = COMPRESSED.get(PurePosixPath(path).suffix.lower())
+    return system.open_input_stream(path, compression=compression)
+
+
+def head(location: str) -> tuple[str, bytes]:
+    """The first file of a location, and the beginning of what is in it, decompressed."""
+    system, files = _files(location)
+    with _naming(files[0]), _opened(system, files[0]) as stream:
+        return files[0], stream.read(HEAD)
+
+
+def sniff(table: Table) -> Table:
+    """Find out the separator and the encoding of a text file.
+
+    Raises:
+        SourceError: If it is empty, or no text.
+    """
+    if _scheme(table.location) in DATABASES:
+        return table
+    path, start = head(table.location)
+    kind = _kind(path)
+    if kind == "parquet":
+        return table
+    if not start.strip():
+        raise SourceError(f"{path} is empty.")
+    encoding = _encoding(start)
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(start)
+    if "\0" in text:
+        raise SourceError(f"{path} is no text; is it a spreadsheet or an archive? Save it as CSV or Parquet.")
+    return dataclasses.replace(table, encoding=encoding, separator=_separator(text) if kind == "csv" else ",")
+
+
+def _encoding(start: bytes) -> str:
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if start.startswith(mark):
+            return encoding
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+def _separator(text: str) -> str:
+    """The mark that cuts most lines into the same number of fields, more than one."""
+    text = text[: text.rfind("\n") + 1] or text
+    best, score = ",", 0.0
+    for mark in (",", ";", "\t", "|"):
+        try:
+            widths = [
+                len(row)
+                for _, row in zip(range(2000), csv.reader(io.StringIO(text), delimiter=mark), strict=False)
+                if row
+            ]
+        except csv.Error:
+            continue
+        same = sum(width == widths[0] for width in widths) / len(widths) if widths else 0.0
+        found = same * (widths[0] > 1) + min(widths[0], 50) / 1000 if widths else 0.0
+        if found > score:
+            best, score = mark, found
+    return best
+
+
+def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    header, names = _header(table, system, path)
+    wanted = names if columns is None else [name for name in columns if name in names]
+    count_only = wanted or names[:1]
+    wrong: list[Any] = []
+
+    def refuse(row: Any) -> str:
+        wrong.append(row)
+        return "error"
+
+    try:
+        reader = pyarrow.csv.open_csv(
+            _opened(system, path),
+            read_options=pyarrow.csv.ReadOptions(
+                block_size=BLOCK, column_names=names, skip_rows_after_names=1, encoding=table.encoding
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=table.separator, newlines_in_values=True, invalid_row_handler=refuse
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(count_only, pa.string()), include_columns=count_only,
+                strings_can_be_null=True, null_values=[""],
+            ),
+        )  # fmt: skip
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, UnicodeError) as error:
+        if wrong:
+            raise SourceError(_uneven(table, system, path, len(header))) from error
+        if "UTF8" in str(error) or isinstance(error, UnicodeError):
+            raise EncodingError(
+                f"{path} is not written in {table.encoding} throughout ({_first_line(error)}). Name its encoding in "
+                "io/source.py, e.g. cp1252."
+            ) from error
+        if "straddling" in str(error):
+            raise SourceError(
+                f"{path} has a value or a row of more than {BLOCK >> 20} MiB; is a quote never closed?"
+            ) from error
+        if "Empty CSV" in str(error):
+            return
+        raise
+
+
+class EncodingError(SourceError):
+    """A text file has bytes that its encoding does not know."""
+
+
+def _header(table: Table, system: Any, path: str) -> tuple[list[str], list[str]]:
+    with _opened(system, path) as stream:
+        text = codecs.getincrementaldecoder(table.encoding)(errors="replace").decode(stream.read(HEAD)).lstrip("\ufeff")
+    header = next((row for row in csv.reader(io.StringIO(text), delimiter=table.separator) if row), None)
+    if header is None:
+        raise SourceError(f"{path} is empty.")
+    if len(header) > 1 and sum(_looks_like_data(name) for name in header) > len(header) / 2:
+        raise SourceError(
+            f"{path} seems to have no header: its first line is {', '.join(header[:4])} ... Put the names of the columns there."
+        )
+    return header, clean_names(header)
+
+
+def _looks_like_data(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _uneven(table: Table, system: Any, path: str, width: int) -> str:
+    """Which line has another number of fields; found by reading again, since the fast reader does not count lines."""
+    with _opened(system, path) as stream:
+        text = io.TextIOWrapper(stream, encoding=table.encoding, errors="replace", newline="")
+        reader = csv.reader(text, delimiter=table.separator)
+        for row in reader:
+            if row and len(row) != width:
+                return (
+                    f"line {reader.line_num} of {path} has {len(row)} fields, the header has {width}: "
+                    f"{table.separator.join(row)[:80]} ... Mend the line; a value with {table.separator!r} in it stands in quotes."
+                )
+    return f"{path} has rows with another number of fields than its header."
+
+
+def _json(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    given: dict[str, None] = {}
+    for row in _objects(table, system, path):  # a key may come late, and each batch has all of them
+        given.update(dict.fromkeys(row))
+    named = dict(zip(given, clean_names([*given]), strict=True))
+    wanted = {key: name for key, name in named.items() if columns is None or name in columns}
+    wanted = wanted or dict([*named.items()][:1])
+    objects = _objects(table, system, path)
+    while rows := list(itertools.islice(objects, ROWS)):
+        yield pa.table({name: _array([row.get(key) for row in rows]) for key, name in wanted.items()})
+
+
+def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
+    with _opened(system, path) as stream:
+        lines = io.TextIOWrapper(stream, encoding=table.encoding.replace("utf-8", "utf-8-sig"))
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                hint = (
+                    " It looks like one long list: write one object per line." if line.lstrip().startswith("[") else ""
+                )
+                raise SourceError(f"line {number} of {path} is no JSON object ({error}).{hint}") from error
+            if not isinstance(row, dict):
+                raise SourceError(
+                    f"line {number} of {path} is no JSON object but a {type(row).__name__}; one object per line."
+                )
+            for name, value in row.items():
+                if isinstance(value, dict | list):
+                    raise SourceError(
+                        f"line {number} of {path}: {name} holds a {type(value).__name__}; give it columns of its own."
+                    )
+            yield row
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """Values of one kind as that kind, of several as text."""
+    try:
+        found = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return pa.array([None if value is None else _as_written(value) for value in values], pa.string())
+    return found.cast(pa.string()) if pa.types.is_null(found.type) or pa.types.is_large_string(found.type) else found
+
+
+def _as_written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parquet(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    with pq.ParquetFile(system.open_input_file(path), pre_buffer=False) as file:
+        given = file.schema_arrow.names
+        clean = clean_names(given)
+        wanted = [place for place, name in enumerate(clean) if columns is None or name in columns] or [0]
+        for place in wanted:
+            kind = file.schema_arrow.field(place).type
+            if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+                raise SourceError(f"{path}: {clean[place]} is of type {kind}; give it columns of its own.")
+        for batch in file.iter_batches(ROWS, columns=[given[place] for place in wanted]):
+            columns_of = []
+            for place in range(batch.num_columns):
+                values = batch.column(place)
+                kind = values.type
+                if pa.types.is_dictionary(kind):
+                    values = values.dictionary_decode()
+                if (
+                    pa.types.is_large_string(values.type)
+                    or pa.types.is_string_view(values.type)
+                    or pa.types.is_null(kind)
+                ):
+                    values = values.cast(pa.string())
+                columns_of.append(values)
+            yield pa.Table.from_arrays(columns_of, names=[clean[place] for place in wanted])
+
+
+_READERS = {"csv": _csv, "json": _json, "parquet": _parquet}
+
+
+# ---------------------------------------------------------------------------------------------------- Databases
+
+
+def _database_file(location: str) -> Path:
+    path = location.split("://", 1)[1].removeprefix("/")
+    if not Path(path).is_file():
+        raise SourceError(f"there is no database at {path}. An absolute path has four slashes: sqlite:////data/shop.db")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def _connected(location: str) -> Iterator[Any]:
+    """A cursor that may only read.
+
+    Raises:
+        SourceError: If the driver is not installed or the database says no.
+        UnreachableError: If the server does not answer.
+    """
+    scheme = _scheme(location)
+    connection: Any
+    try:
+        if scheme == "sqlite":
+            connection = sqlite3.connect(f"{_database_file(location).absolute().as_uri()}?mode=ro", uri=True)
+            cursor = connection.cursor()
+        elif scheme == "duckdb":
+            import duckdb
+
+            connection = duckdb.connect(str(_database_file(location)), read_only=True)
+            cursor = connection.cursor()
+        else:
+            import psycopg
+
+            connection = psycopg.connect(
+                location.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=10,
+                options="-c default_transaction_read_only=on",
+            )  # fmt: skip
+            cursor = connection.cursor(name="rows")
+            cursor.itersize = ROWS
+    except ImportError as error:
+        raise SourceError(
+            f"reading {scheme} needs a driver that is not installed: `uv add {DRIVERS[scheme]}`; `make adopt` does it."
+        ) from error
+    except ProjectError:
+        raise
+    except Exception as error:
+        kind = UnreachableError if scheme == "postgresql" else SourceError
+        raise kind(
+            f"the {scheme} database does not open: {_first_line(error)}. A password comes from .env (PGPASSWORD)."
+        ) from error
+    try:
+        yield cursor
+    finally:
+        connection.close()
+
+
+DRIVERS = {"duckdb": "duckdb>=1.4", "postgresql": "psycopg[binary]>=3.2"}
+
+
+def _database(table: Table, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    with _connected(table.location) as cursor:
+        try:
+            cursor.execute(table.query.strip().rstrip(";"))
+            rows = cursor.fetchmany(ROWS)
+            names = clean_names([one[0] for one in cursor.description])
+            wanted = [place for place, name in enumerate(names) if columns is None or name in columns] or [0]
+            while rows:
+                yield pa.table({names[place]: _array([row[place] for row in rows]) for place in wanted})
+                rows = cursor.fetchmany(ROWS)
+        except (GeneratorExit, ProjectError):
+            raise
+        except Exception as error:  # each driver has errors of its own
+            raise SourceError(f"the query failed: {_first_line(error)}.") from error
+
+
+def _one_row(table: Table) -> Any:
+    """What changes when a query's result does, asked of the server."""
+    with _connected(table.location) as cursor:
+        cursor.execute(
+            "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) "  # noqa: S608 (the project's own query)
+            f"FROM ({table.query.strip().rstrip(';')}) AS t"
+        )
+        return [str(value) for value in cursor.fetchone()]

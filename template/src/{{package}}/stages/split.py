@@ -1,0 +1,66 @@
+"""Which rows teach, and which judge: the newest days, or a share of each class."""
+
+import numpy as np
+import pandas as pd
+
+from .. import ProjectError
+from ..core.schema import CONTRACT
+from ..core.search import drawn_for_test
+from ..io import tables
+from ..params import Run
+from ..settings import Paths
+
+
+def training(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """The inputs and the truth to learn from, in the order of time, or of the id where there is none.
+
+    Raises:
+        ProjectError: If there are no such rows.
+    """
+    drawn = run.split.test_share is not None
+    skip = [] if drawn else [CONTRACT.id]
+    rows = tables.read_between(Paths.FEATURES, CONTRACT.time, *_moments(run, "start", "test_start"), skip=skip)
+    if drawn:
+        rows = rows[~_drawn(run, rows)].sort_values(CONTRACT.order, kind="stable", ignore_index=True)
+    y = CONTRACT.labels(rows.pop(CONTRACT.target))
+    return rows.drop(columns=CONTRACT.keys, errors="ignore"), y
+
+
+def test(run: Run) -> pd.DataFrame:
+    """The rows of the contract to judge by, in the same order, texts as text.
+
+    Raises:
+        ProjectError: If there are none.
+    """
+    rows = tables.read_between(Paths.VALIDATED, CONTRACT.time, *_moments(run, "test_start", "end"))
+    if run.split.test_share is not None:
+        rows = rows[_drawn(run, rows)]
+    if rows.empty:
+        raise ProjectError(f"there are no rows in {says(run)}, which are the test; widen `split` in params.yaml.")
+    rows = rows.sort_values(CONTRACT.order, kind="stable", ignore_index=True)
+    return rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
+
+
+def window(run: Run) -> dict[str, str]:
+    """The days from which rows were taken, for people; empty where rows have no time."""
+    return {key: f"{moment:%Y-%m-%d}" for key, moment in run.resolved if moment is not None}
+
+
+def says(run: Run) -> str:
+    """Which rows judge, in words."""
+    if run.split.test_share is not None:
+        return f"{run.split.test_share:.0%} of the rows, drawn by their {CONTRACT.id}"
+    return f"the last {run.split.test_days} days"
+
+
+def _drawn(run: Run, rows: pd.DataFrame) -> np.ndarray:
+    y = CONTRACT.labels(rows[CONTRACT.target])
+    return drawn_for_test(run.problem, rows[CONTRACT.id], y, run.split.test_share or 0)
+
+
+def _moments(run: Run, *names: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Moments of the window; where a share is drawn both sides come from the whole of it."""
+    start, end = ("start", "end") if run.split.test_share is not None else names
+    moments = [getattr(run.resolved, name) for name in (start, end)]
+    first, last = (pd.Timestamp(moment) if moment else None for moment in moments)
+    return first, last
