@@ -137,12 +137,12 @@ class Project:
         """Run a script of `inside/` with the project's interpreter, in its folder."""
         return call([self.python, str(INSIDE / name), *words], self.folder, self._environment({}), timeout)
 
-    def watched(self, target: str, timeout: float = 900) -> Watched:
+    def watched(self, target: str, timeout: float = 900, **env: str) -> Watched:
         """`make target`, with the memory of all its processes."""
         report = self.folder / ".cache" / "tree.json"
         report.parent.mkdir(exist_ok=True)
         command = [self.python, str(INSIDE / "tree.py"), str(report), "make", "--no-print-directory", target]
-        done = call(command, self.folder, self._environment({"TIMEOUT_MINUTES": str(timeout / 60)}), timeout)
+        done = call(command, self.folder, self._environment({"TIMEOUT_MINUTES": str(timeout / 60), **env}), timeout)
         seen = json.loads(report.read_text())
         return Watched(seen["seconds"], done.output, seen["peak_bytes"], seen["largest_bytes"], seen["by_command"])
 

@@ -14,16 +14,19 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core import contract, personal
+from ..core.metrics import r2
 from ..core.profile import Column, Profile, typed
-from ..core.search import single_input_skill
+from ..core.search import single_input_answers
 from ..core.values import FALSE, NUMBER_STYLES, TRUE
 
 FEWEST = 100  # rows with an answer
 FEWEST_OF_A_CLASS = 10
 MOST_CLASSES = 50
 CLASSES_OF_NUMBERS = 12  # whole numbers with no more values than this are classes, if nobody says otherwise
-LEAK = 0.97  # what one column alone may tell, see single_input_skill
-SUSPICIOUS = 0.85
+LEAK = 0.97  # of the answer that one column alone may tell
+SUSPICIOUS = 0.8
+FEW_TO_JUDGE = 500  # rows; among fewer only a column that tells all of it is called a leak
+YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", "是", "positive", "pos"})
 LISTED = 30  # values that a contract lists
 CODES = re.compile(
     r"(?i)(^|[_ ])(id|code|zip|zip_?code|plz|postal|postcode|postal_?code|type|class|category|zone|sector|sku|store)s?$|Id$|Code$"
@@ -194,7 +197,7 @@ def _target(column: Column, asked: str) -> _Target:
     if column.missing:
         warnings.append(f"{column.missing:,} rows have no {name} yet: they are set aside as unlabelled, not as wrong.")
     if column.distinct == 1:
-        only = next(iter(column.counts or {}), "")
+        only = _label(next(iter(column.counts or {}), ""))
         raise AdoptionError(f"the target {name} is {only} in all rows; there is nothing to tell apart.")
     if present < FEWEST:
         raise AdoptionError(
@@ -254,8 +257,8 @@ def _named(column: Column, warnings: list[str], hint: str = "") -> _Target:
         )
     if rare:
         warnings.append(f"classes of fewer than {FEWEST_OF_A_CLASS} rows are set aside: {', '.join(rare[:8])}.")
-    if len(kept) == 2:  # the rarer one is what people look for
-        kept.sort(key=lambda key: -counts[key])
+    if len(kept) == 2:  # the rarer one is what people look for, unless one says yes
+        kept.sort(key=lambda key: (key.lower() in YES, -counts[key]))
         why = f"two classes; the score is the probability of {kept[1]}, {counts[kept[1]] / sum(counts.values()):.2%} of the rows"
     else:
         kept.sort(key=lambda key: (0, float(key), "") if re.fullmatch(r"-?\d+", key) else (1, 0.0, key))
@@ -406,18 +409,32 @@ def _leaks(
             inputs[name] = moments.astype("int64").astype("float64").where(moments.notna())
         elif taken[name].kind == "string" and pd.api.types.is_numeric_dtype(inputs[name].dtype):
             inputs[name] = inputs[name].astype("str")
-    skill = single_input_skill(answer.problem, inputs, y[known], seed)
-    for name, value in zip(map(str, skill.index), skill, strict=True):
+    for name, truth, answers in single_input_answers(answer.problem, inputs, y[known], seed):
+        told, certain = _told(answer.problem, truth, answers)
         old = decided[name]
-        if value >= LEAK:
+        if told >= LEAK and (certain or len(truth) >= FEW_TO_JUDGE):
             decided[name] = Decision(
-                str(name), "left out", "", f"leaks: alone it tells {target.name} ({value:.2f} of 1.0)",
+                name, "left out", "", f"leaks: alone it tells {target.name} ({told:.2f} of 1.0)",
                 "if it is known before the answer is, give it a line in core/schema.py",
             )  # fmt: skip
             del taken[name]
-        elif value >= SUSPICIOUS:
-            doubt = f"alone it tells much of {target.name} ({value:.2f} of 1.0): is it known in time?"
+        elif told >= SUSPICIOUS:
+            doubt = f"alone it tells much of {target.name} ({told:.2f} of 1.0): is it known in time?"
             decided[name] = Decision(old.name, old.role, old.kind, old.why, f"{doubt} {old.doubt}".strip())
+
+
+def _told(problem: str, truth: np.ndarray, answers: np.ndarray) -> tuple[float, bool]:
+    """How much of the answer is told, from 0 to 1, and whether all of it is.
+
+    R2 of a number; of classes the share of the answers that are right beyond those of the largest class alone.
+    """
+    if problem == "regression":
+        told = r2(truth, answers, np.ones(len(truth)))
+        return told, told > 0.999
+    right = (answers.argmax(axis=1) if answers.ndim == 2 else answers >= 0.5) == truth
+    largest = np.bincount(truth.astype(int)).max() / len(truth)
+    told = (right.mean() - largest) / max(1 - largest, 1e-9)
+    return float(max(told, 0.0)), bool(right.all())
 
 
 def _truth(values: pd.Series, target: contract.Column) -> np.ndarray:
@@ -443,6 +460,9 @@ def _params(
 ) -> dict[str, Any]:
     """The values of params.yaml that follow from the table."""
     found: dict[str, Any] = {"problem": answer.problem}
+    trials = 12 if rows < 5_000 else 8 if rows < 30_000 else 6
+    inputs = sum(column.role == "feature" for column in taken.values())
+    many = max(1, len(answer.column.allowed or ()) // 3, inputs // 100)  # a tree for each class, a look at each input
     if time:
         moments = frame[time].dropna()
         newest = pd.Timestamp(columns[time].maximum, unit="s", tz="UTC")
@@ -456,8 +476,11 @@ def _params(
         found["window"] = {"days": max(span, days + 1)}
         found["split"] = {"test_days": min(days, span - 1), "folds": 3}
     else:
-        found["split"] = {"test_share": 0.2, "folds": 5 if rows < 5_000 else 3}
-    found["search"] = {"trials": 12 if rows < 5_000 else 8 if rows < 30_000 else 6, "max_rows": 20_000}
+        found["split"] = {
+            "test_share": 0.2,
+            "folds": 5 if rows < 5_000 and many == 1 else 3,
+        }
+    found["search"] = {"trials": max(4, trials // many), "max_rows": 20_000}
     slices = [
         name
         for name, column in taken.items()

@@ -297,7 +297,10 @@ def check_rows(
     for column in columns:
         raw = frame[column.name].reset_index(drop=True)
         values, faults = _typed(raw, column)
-        faults += _broken_rules(values, column, seen if column.role == "id" else None)
+        unread = np.zeros(len(frame), dtype=bool)
+        for broken, _ in faults:
+            unread[broken] = True
+        faults += _broken_rules(values, column, unread, seen if column.role == "id" else None)
         typed[column.name] = values
         for broken, texts in faults:
             for row, text in zip(broken, texts, strict=True):
@@ -382,11 +385,11 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     return moment.astype("datetime64[us, UTC]"), _fault(present & moment.isna(), raw, column.name, "not a time")
 
 
-def _broken_rules(values: pd.Series, column: Column, seen: np.ndarray | None) -> list[Fault]:
-    """The rows of a typed column that break a rule of its kind."""
+def _broken_rules(values: pd.Series, column: Column, unread: np.ndarray, seen: np.ndarray | None) -> list[Fault]:
+    """The rows of a typed column that break a rule of its kind; what could not be read is wrong, and not missing too."""
     name, missing, faults = column.name, values.isna(), []
     if not column.nullable and column.role != "target":
-        faults += _fault(missing, values, name, "missing")
+        faults += _fault(missing & ~unread, values, name, "missing")
     if column.minimum is not None:
         faults += _fault(values < column.minimum, values, name, f"below {column.minimum:g}")
     if column.maximum is not None:

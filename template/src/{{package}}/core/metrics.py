@@ -6,7 +6,6 @@ counts. Resampling rows with replacement is then a matter of weights, and compar
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,25 +18,30 @@ Metric = Callable[[Array, Array, Array], float]
 BINS = 10  # of predicted probability, for calibration
 
 
-def _each_class(metric: Metric) -> Metric:
-    """A metric of two classes, over more: the mean of each class against all others, of those where it is defined."""
-
-    @functools.wraps(metric)
-    def over_classes(y: Array, score: Array, weight: Array) -> float:
-        if score.ndim == 1:
-            return metric(y, score, weight)
-        values = np.array([metric((y == k).astype("float64"), score[:, k], weight) for k in range(score.shape[1])])
-        return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else float("nan")
-
-    return over_classes
-
-
-@_each_class
 def auc(y: Array, score: Array, weight: Array) -> float:
     """Area under the ROC curve, ties counted half: the probability that a random positive ranks above a random negative
-    (Hanley and McNeil 1982). NaN where only one class is there."""
-    _, rank = np.unique(score, return_inverse=True)
-    return _auc_of_ranks(y, rank, weight)
+    (Hanley and McNeil 1982); of more than two classes the mean of each against all others. NaN where only one class is
+    there."""
+    return _over_classes(_auc_of_ranks, y, _ranks(score), weight)
+
+
+def average_precision(y: Array, score: Array, weight: Array) -> float:
+    """Precision averaged over recall, sum of (R_n - R_n-1) P_n over the thresholds; of more than two classes the mean of
+    each against all others. NaN without a positive."""
+    return _over_classes(_precision_of_ranks, y, _ranks(score), weight)
+
+
+def _ranks(score: Array) -> list[Array]:
+    """The place of each score among the different ones, for each class that has scores of its own."""
+    columns = [score] if score.ndim == 1 else list(score.T)
+    return [np.unique(column, return_inverse=True)[1] for column in columns]
+
+
+def _over_classes(of_ranks: Metric, y: Array, ranks: Sequence[Array], weight: Array) -> float:
+    if len(ranks) == 1:
+        return of_ranks(y, ranks[0], weight)
+    values = np.array([of_ranks((y == k).astype("float64"), rank, weight) for k, rank in enumerate(ranks)])
+    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else float("nan")
 
 
 def _auc_of_ranks(y: Array, rank: Array, weight: Array) -> float:
@@ -49,12 +53,9 @@ def _auc_of_ranks(y: Array, rank: Array, weight: Array) -> float:
     return float(np.dot(positive, np.cumsum(negative) - negative / 2) / pairs)
 
 
-@_each_class
-def average_precision(y: Array, score: Array, weight: Array) -> float:
-    """Precision averaged over recall, sum of (R_n - R_n-1) P_n over the thresholds. NaN without a positive."""
-    _, rank = np.unique(-score, return_inverse=True)
-    positive = np.bincount(rank, weight * y)
-    found, shown = np.cumsum(positive), np.cumsum(np.bincount(rank, weight))
+def _precision_of_ranks(y: Array, rank: Array, weight: Array) -> float:
+    positive = np.bincount(rank, weight * y)[::-1]  # the highest score first
+    found, shown = np.cumsum(positive), np.cumsum(np.bincount(rank, weight)[::-1])
     if found[-1] == 0:
         return float("nan")
     return float(np.dot(positive, found / np.maximum(shown, 1e-300)) / found[-1])
@@ -190,25 +191,30 @@ def with_intervals(
         names: Some of the metrics; default all.
     """
     chosen = METRICS[problem] if names is None else {name: METRICS[problem][name] for name in names}
-    _, rank = np.unique(score, return_inverse=True)  # once, not once a resample
+    weighted = {name: _weighted(metric, y, score) for name, metric in chosen.items()}
     values: dict[str, list[float]] = {name: [] for name in chosen}
     for counts in resamples(len(y), times, seed):
-        for name, metric in chosen.items():
-            value = _auc_of_ranks(y, rank, counts) if metric is auc and score.ndim == 1 else metric(y, score, counts)
-            values[name].append(value)
+        for name, measure in weighted.items():
+            values[name].append(measure(counts))
     everyone = np.ones(len(y))
-    return {name: _interval(metric(y, score, everyone), values[name]) for name, metric in chosen.items()}
+    return {name: _interval(measure(everyone), values[name]) for name, measure in weighted.items()}
+
+
+def _weighted(metric: Metric, y: Array, score: Array) -> Callable[[Array], float]:
+    """A metric of the same answers under many weights: they are ranked once, not once a resample."""
+    ranked: dict[Metric, Metric] = {auc: _auc_of_ranks, average_precision: _precision_of_ranks}
+    if metric not in ranked:
+        return lambda weight: metric(y, score, weight)
+    ranks = _ranks(score)
+    return lambda weight: _over_classes(ranked[metric], y, ranks, weight)
 
 
 def paired_gain(problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int) -> Interval:
     """By how much the candidate is better than the other on the same rows, positive is better (paired bootstrap)."""
-    measure = METRICS[problem][metric]
-    values = [
-        gain(metric, measure(y, candidate, counts), measure(y, other, counts))
-        for counts in resamples(len(y), times, seed)
-    ]
+    ours, theirs = (_weighted(METRICS[problem][metric], y, score) for score in (candidate, other))
+    values = [gain(metric, ours(counts), theirs(counts)) for counts in resamples(len(y), times, seed)]
     everyone = np.ones(len(y))
-    return _interval(gain(metric, measure(y, candidate, everyone), measure(y, other, everyone)), values)
+    return _interval(gain(metric, ours(everyone), theirs(everyone)), values)
 
 
 def _interval(value: float, resampled: list[float]) -> Interval:
@@ -246,7 +252,8 @@ def slices(
 def importance(
     metric: str, problem: str, predict: Callable[[pd.DataFrame], Array], features: pd.DataFrame, y: Array, seed: int
 ) -> pd.DataFrame:
-    """Permutation importance (Breiman 2001): what the metric loses when one input is shuffled, mean of three shuffles.
+    """Permutation importance (Breiman 2001): what the metric loses when one input is shuffled, mean of three shuffles, or
+    of one where inputs are more than a hundred.
 
     Returns:
         Columns input, loss (positive: the input matters), spread (standard deviation); the most important first.
@@ -257,7 +264,7 @@ def importance(
     lines = []
     for name in map(str, features):
         losses = []
-        for _ in range(3):
+        for _ in range(3 if features.shape[1] <= 100 else 1):
             shuffled = features.assign(**{name: features[name].to_numpy()[random.permutation(len(y))]})
             losses.append(gain(metric, whole, measure(y, predict(shuffled), ones)))
         lines.append((name, float(np.mean(losses)), float(np.std(losses))))

@@ -109,7 +109,7 @@ def _time(texts: pa.ChunkedArray) -> Guess | None:
     if twin != chosen and found.get(twin, 0) >= best - 1e-9:
         ambiguous = "day and month cannot be told apart; read as day/month"
     if best < ENOUGH:  # several styles in one column
-        styles, rest = [chosen], to_time(texts, chosen).isna().to_numpy()
+        styles, rest = [chosen], to_time(texts, chosen).isna().to_numpy(copy=True)
         for style in sorted(found, key=lambda one: -found[one]):
             if style != chosen and "/" not in style and rest.any():
                 more = to_time(texts, style).notna().to_numpy() & rest

@@ -200,15 +200,24 @@ def single_input_skill(problem: str, features: pd.DataFrame, y: np.ndarray, seed
         By input, from 0 (nothing) to 1 (everything): 2 AUC - 1 for a class (the mean over classes where there are more
         than two), R2 for a number; not below 0.
     """
+    skill = {}
+    for name, truth, answers in single_input_answers(problem, features, y, seed, rows):
+        ones = np.ones(len(truth))
+        skill[name] = 2 * auc(truth, answers, ones) - 1 if problem == "classification" else r2(truth, answers, ones)
+    return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)
+
+
+def single_input_answers(
+    problem: str, features: pd.DataFrame, y: np.ndarray, seed: int, rows: int = 20_000
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield each input's name, the truth of the rows that judge, and what a small tree of that input alone answers."""
     random = np.random.default_rng(seed)
     at = random.permutation(len(y))[:rows]
     some, truth = features.iloc[at], y[at]
     fitted, judged = np.arange(len(at) // 2), np.arange(len(at) // 2, len(at))
-    ones = np.ones(len(judged))
     classes = int(y.max(initial=0)) + 1 if problem == "classification" else 0
-    many = classes > 2
-    shown = np.eye(classes)[truth[fitted].astype(int)] if many else truth[fitted][:, None]
-    skill = {}
+    shown = np.eye(classes)[truth[fitted].astype(int)] if classes > 2 else truth[fitted][:, None]
+    kind = DecisionTreeClassifier if problem == "classification" else DecisionTreeRegressor
     for name in map(str, some):
         column = some[name]
         if not pd.api.types.is_numeric_dtype(column.dtype):
@@ -218,16 +227,10 @@ def single_input_skill(problem: str, features: pd.DataFrame, y: np.ndarray, seed
         else:
             values = column.to_numpy(dtype="float64", na_value=np.nan)[:, None]
         inputs = np.nan_to_num(values, nan=-1e30, posinf=1e30, neginf=-1e30)
-        if problem == "classification":
-            tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            tree.fit(inputs[fitted], truth[fitted])
-            found = tree.predict_proba(inputs[judged])
-            answers = found[:, -1]
-            if many:
-                answers = np.zeros((len(judged), classes))
-                answers[:, tree.classes_.astype(int)] = found
-            skill[name] = 2 * auc(truth[judged], answers, ones) - 1
-        else:
-            tree = DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed)
-            skill[name] = r2(truth[judged], tree.fit(inputs[fitted], truth[fitted]).predict(inputs[judged]), ones)
-    return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)
+        tree = kind(max_leaf_nodes=32, min_samples_leaf=10, random_state=seed).fit(inputs[fitted], truth[fitted])
+        if problem == "regression":
+            yield name, truth[judged], tree.predict(inputs[judged])
+            continue
+        answers = np.zeros((len(judged), max(classes, 2)))
+        answers[:, tree.classes_.astype(int)] = tree.predict_proba(inputs[judged])
+        yield name, truth[judged], answers if classes > 2 else answers[:, 1]

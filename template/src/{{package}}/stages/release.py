@@ -187,7 +187,7 @@ def _record(
         },
         model=Paths.BUNDLE,
         contract=loaded.contract,
-        example=check_rows(expected, loaded.contract, labelled=False).good,
+        example=check_rows(expected, bundle.for_examples(loaded.contract), labelled=False).good,
     )
 
 

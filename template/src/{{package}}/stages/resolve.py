@@ -32,7 +32,7 @@ def resolve_run(settings: Settings) -> Run:
                     "the source has no rows at all. Look whether SOURCE_URI names the right place and io/source.py "
                     "fits what is there."
                 )
-            moment = newest.to_pydatetime(warn=False) if CONTRACT.time else None
+            moment = newest.to_pydatetime(warn=False) if CONTRACT.time and newest is not None else None
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
     rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
     forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""

@@ -60,7 +60,7 @@ def train() -> None:
     print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
     best = study.best_params
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
-    bundle.save(Paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples())
+    bundle.save(Paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples(run.seed))
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -143,8 +143,14 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
     }
 
 
-def _examples() -> pd.DataFrame:
-    """A few good rows, spread over the newest part, as the contract has them."""
-    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1])
-    spread = np.unique(np.linspace(0, len(newest) - 1, min(EXAMPLES, len(newest))).astype(int))
-    return newest.iloc[spread].drop(columns=CONTRACT.target).reset_index(drop=True)
+def _examples(seed: int) -> pd.DataFrame:
+    """A few rows that keep the contract and are nobody's: each value is drawn from another row of the newest part, and
+    ids are made up, so that whoever is forgotten is not remembered by a model."""
+    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
+    random = np.random.default_rng(seed)
+    drawn = {name: newest[name].iloc[random.integers(0, len(newest), EXAMPLES)].array for name in newest}
+    kind = CONTRACT[CONTRACT.id].kind
+    drawn[CONTRACT.id] = pd.array(
+        [f"example-{number}" if kind == "string" else number for number in range(1, EXAMPLES + 1)]
+    )
+    return pd.DataFrame(drawn)
