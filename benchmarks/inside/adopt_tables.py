@@ -21,7 +21,7 @@ def shop(rows: int, start: int = 0, seed: int = 0) -> pd.DataFrame:
     frame = pd.DataFrame(inputs, columns=[f"number {place}" for place in range(6)])
     frame.insert(0, "id", number)
     frame.insert(
-        1, "ordered", (np.datetime64("2022-01-01T00:00:00") + (number * 6).astype("timedelta64[s]")).astype(str)
+        1, "ordered", (np.datetime64("2022-01-01T00:00:00") + (number * 60).astype("timedelta64[s]")).astype(str)
     )
     for place, kind in enumerate(kinds):
         frame[f"kind {place}"] = np.char.add(f"k{place}-", kind.astype(str))

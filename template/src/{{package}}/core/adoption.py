@@ -27,6 +27,7 @@ LEAK = 0.97  # of the answer that one column alone may tell
 SUSPICIOUS = 0.8
 FEW_TO_JUDGE = 500  # rows; among fewer only a column that tells all of it is called a leak
 YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", "是", "positive", "pos"})
+FEWEST_DAYS = 3  # of which the newest can be held back
 LISTED = 30  # values that a contract lists
 CODES = re.compile(
     r"(?i)(^|[_ ])(id|code|zip|zip_?code|plz|postal|postcode|postal_?code|type|class|category|zone|sector|sku|store)s?$|Id$|Code$"
@@ -129,7 +130,6 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
     answer = _target(columns[target], problem)
     sample = profile.sample()
     frame = typed(sample, columns, profile.zone)
-    warnings = list(answer.warnings)
     decided: dict[str, Decision] = {}
     taken: dict[str, contract.Column] = {target: answer.column}
     decided[target] = Decision(target, "target", answer.column.kind, answer.why, answer.doubt)
@@ -145,6 +145,8 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
         if found is not None:
             taken[name] = found
     _leaks(frame, taken, decided, answer, seed)
+    params = _params(answer, columns, taken, frame, time, profile.rows)
+    warnings = answer.warnings
     features = [one for one in taken.values() if one.role == "feature"]
     if not features:
         raise AdoptionError("no column is left that could be an input; see above why each was left out.")
@@ -170,7 +172,7 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
         contract.Contract(tuple(listed)),
         tuple(decided[name] for name in columns),
         {name: styles[name] for name in columns if styles.get(name)},
-        _params(answer, columns, taken, frame, time, profile.rows),
+        params,
         tuple(warnings),
         profile.rows,
         answer.long_tail,
@@ -348,7 +350,7 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
     if kind == "boolean":
         return taken("true or false", "boolean")
     if kind == "number":
-        if column.whole and column.counts is None and column.often > 0.9 and _counts_up(column, values):
+        if column.whole and column.often > 0.9 and _counts_up(column, values):
             return out("an identifier: whole numbers, each once")
         if column.whole and column.distinct is not None and column.distinct > 2 and CODES.search(name):
             return taken(f"{column.distinct} codes, by its name", "string")
@@ -389,7 +391,7 @@ def _counts_up(column: Column, values: pd.Series) -> bool:
     )
     some = values.dropna()
     ordered = bool(some.is_monotonic_increasing and some.is_unique)
-    return bool(some.is_unique) and (named or (ordered and dense))
+    return bool(some.is_unique) and (named or (column.counts is None and ordered and dense))
 
 
 def _leaks(
@@ -442,7 +444,8 @@ def _truth(values: pd.Series, target: contract.Column) -> np.ndarray:
         words = values.astype("str").str.lower().str.removesuffix(".0")
         return np.where(words.isin(TRUE), 1.0, np.where(words.isin(FALSE), 0.0, np.nan))
     if target.kind == "string":
-        codes = pd.Categorical(values.map(_label, na_action="ignore"), categories=list(target.allowed or ())).codes
+        named = pd.Index(values.map(_label, na_action="ignore").astype("str"))
+        codes = pd.Index(target.allowed or ()).get_indexer(named)
         return np.where(codes < 0, np.nan, codes.astype("float64"))
     return values.to_numpy("float64")
 
@@ -463,23 +466,21 @@ def _params(
     trials = 12 if rows < 5_000 else 8 if rows < 30_000 else 6
     inputs = sum(column.role == "feature" for column in taken.values())
     many = max(1, len(answer.column.allowed or ()) // 3, inputs // 100)  # a tree for each class, a look at each input
+    drawn = {"test_share": 0.2, "folds": 5 if rows < 5_000 and many == 1 else 3}
+    found["split"] = drawn
     if time:
         moments = frame[time].dropna()
         newest = pd.Timestamp(columns[time].maximum, unit="s", tz="UTC")
         newest_fifth = pd.Timestamp(moments.sort_values().iloc[int(len(moments) * 0.8)])
         days = max(1, math.ceil((newest - newest_fifth) / pd.Timedelta(days=1)))
         span = (newest.normalize() - pd.Timestamp(columns[time].minimum, unit="s", tz="UTC").normalize()).days + 1
-        if span < 3:
-            raise AdoptionError(
-                f"TIME={time} covers {span} days; that is too few to train on the past. Leave TIME out."
-            )
         found["window"] = {"days": max(span, days + 1)}
-        found["split"] = {"test_days": min(days, span - 1), "folds": 3}
-    else:
-        found["split"] = {
-            "test_share": 0.2,
-            "folds": 5 if rows < 5_000 and many == 1 else 3,
-        }
+        if span >= FEWEST_DAYS:
+            found["split"] = {"test_days": min(days, span - 1), "folds": 3}
+        else:
+            answer.warnings.append(
+                f"{time} covers {span} days, too few to hold the newest back: the test is drawn by lot."
+            )
     found["search"] = {"trials": max(4, trials // many), "max_rows": 20_000}
     slices = [
         name

@@ -167,7 +167,7 @@ class Contract:
             float64 array of the shape of `values`.
         """
         if self.classes:
-            codes = pd.Categorical(values.astype("str"), categories=list(self.classes)).codes
+            codes = pd.Index(self.classes).get_indexer(pd.Index(values.astype("str")))
             return np.where(codes < 0, np.nan, codes.astype("float64"))
         return values.to_numpy("float64")
 
@@ -193,9 +193,9 @@ def to_csv(contract: Contract) -> str:
             json.dumps(value, ensure_ascii=False)
             if isinstance(value, tuple)
             else ""
-            if value in (None, False, "")
-            else f"{value:.15g}"
-            if isinstance(value, float)
+            if value is None or value is False or value == ""
+            else str(int(value))
+            if isinstance(value, float) and value.is_integer()
             else str(value)
             for value in values
         )
@@ -381,7 +381,10 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
         return pd.Series(pd.NaT, raw.index, dtype="datetime64[us, UTC]"), _fault(
             present, raw, column.name, "a number, not a time"
         )
-    moment = pd.to_datetime(raw, errors="coerce", utc=True, format="ISO8601" if text else None)
+    dated = raw
+    if text:
+        dated = raw.where(raw.astype("str").str.contains("[0-9]", regex=True))  # `now` would be the moment of the run
+    moment = pd.to_datetime(dated, errors="coerce", utc=True, format="ISO8601" if text else None)
     return moment.astype("datetime64[us, UTC]"), _fault(present & moment.isna(), raw, column.name, "not a time")
 
 

@@ -125,7 +125,7 @@ SHAPES: dict[str, Callable[[str], bool]] = {
     ),
     "an address": _matches(
         r"(?i:\d+[a-z]?,? .{2,40}\b(?:st|street|ave|avenue|rd|road|ln|lane|dr|drive|blvd|boulevard|way|court|ct|place|pl|sq|terrace)\b\.?.*)",
-        r".{2,40}(?:straße|strasse|str\.|weg|platz|allee|gasse|ring) ?\d+ ?[a-z]?.*",
+        r"(?i:.{2,40}(?:straße|strasse|str\.|weg|platz|allee|gasse|ring) ?\d+ ?[a-z]?.*)",
         r"(?:rue|avenue|boulevard|calle|via|piazza|rua) .{2,40}\d*.*",
         r"\d+,? (?:rue|avenue|boulevard|place) .*",
     ),

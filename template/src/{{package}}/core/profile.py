@@ -46,12 +46,13 @@ class Guess:
     ambiguous: str = ""
 
 
-def guess(values: pa.ChunkedArray, comma: bool = False) -> Guess:
+def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False) -> Guess:
     """Look at some values of a column.
 
     Args:
         values: Text as it was written, or values that already have a type.
         comma: Whether other columns of the table have a comma for the decimal point; it decides what 1.234 is.
+        time: Whether somebody said that it is a time; then 20240131 is one.
     """
     kind = values.type
     if pa.types.is_boolean(kind):
@@ -73,6 +74,8 @@ def guess(values: pa.ChunkedArray, comma: bool = False) -> Guess:
     padded = pc.match_substring_regex(texts, pattern=r"^[-+]?0[0-9]+$")  # 00123 is a name, not a number
     if pc.mean(padded).as_py() > 0.02 and not _fits(texts, "%Y%m%d"):
         return Guess("text")
+    if time and (found := _time(texts)):
+        return found
     return _number(texts, comma) or _time(texts) or Guess("text")
 
 
@@ -252,6 +255,8 @@ class Column:
             self.counts[value] = self.counts.get(value, 0) + pair["counts"].as_py()
             if len(self.counts) > DISTINCT:
                 self.counts = None
+                some = values.slice(0, DISTINCT)  # a batch may be much longer than it takes to find so many
+                self.seen = round(DISTINCT * len(some) / pc.count_distinct(some).as_py())
                 return
 
 

@@ -45,6 +45,7 @@ TIME_STYLES = (
     "%b %d, %Y",
     "%B %d, %Y",
     "%a, %d %b %Y %H:%M:%S %z",
+    "%Y%m%d",
 )
 """How times are written, as strptime has it; more than one style of a column are joined by `|`."""
 
@@ -63,8 +64,7 @@ def clean_names(header: Sequence[object]) -> list[str]:
             r"\s+", " ", re.sub(r"[\x00-\x1f\x7f\ufeff]", " ", str(given if given is not None else ""))
         ).strip()
         name = name or f"column_{place}"
-        if name in RESERVED or name.startswith("score "):
-            name = f"{name}_"
+        name = f"{name}_" if name in RESERVED else re.sub("^score ", "score_", name)
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}_{number}", number + 1
@@ -133,6 +133,7 @@ def to_time(texts: pa.ChunkedArray, style: str, zone: str = "UTC") -> pd.Series:
         moments = pd.to_datetime(numbers.to_pandas(), unit=unit, utc=True, errors="coerce")  # type: ignore[call-overload]
         return pd.Series(moments).astype("datetime64[us, UTC]")
     given = trimmed(texts, NO_NUMBER).to_pandas().astype("str").reset_index(drop=True)
+    given = given.where(given.str.contains("[0-9]", regex=True))  # `now` would be the moment of reading
     found = pd.Series(pd.NaT, given.index, dtype="datetime64[us, UTC]")
     for one in style.split("|"):
         left = found.isna() & given.notna()

@@ -205,6 +205,9 @@ class Registry:
             outputs=Schema(outputs),
         )
         example = record.example.copy()
+        for column in columns:  # 1.0 and 0.0 in our tables, and missing ones among them
+            if column.kind == "boolean":
+                example[column.name] = example[column.name].astype("object").map(bool, na_action="ignore")
         for name in example.select_dtypes("datetimetz"):
             example[name] = example[name].dt.tz_convert(None)
         with mlflow.start_run(run_id=run_id):

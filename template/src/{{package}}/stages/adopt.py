@@ -116,7 +116,7 @@ def look(table: Table, target: str, time: str = "", identifier: str = "") -> Pro
     names = first.column_names
     check_names(names, target=target, time=time, id=identifier)
     comma = decimal_comma(first)
-    guesses = {name: guess(first[name], comma) for name in names}
+    guesses = {name: guess(first[name], comma, name == time) for name in names}
     profile = _profiled(table, guesses, identifier)
     mistaken = profile.mistaken()
     if mistaken:
@@ -251,6 +251,7 @@ def _mask_key(found: Plan, settings: Settings, root: Path) -> list[str]:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     gap = "\n" if text and not text.endswith("\n") else ""
     file.touch(mode=0o600)
+    file.chmod(0o600)  # also where it was there
     file.write_text(f"{text}{gap}MASK_KEY={secrets.token_hex(32)}\n", encoding="utf-8")
     return [
         "A key for pseudonyms was made: MASK_KEY in .env. Keep it safe; with another key every id gets another name."

@@ -1,5 +1,6 @@
 """validate: hold every raw row against the contract; good rows to data/validated, the others to data/set_aside."""
 
+import re
 import shutil
 from collections import Counter
 
@@ -29,6 +30,8 @@ def validate() -> dict[str, object]:
         folder.mkdir(parents=True)
     total: Counter[str] = Counter(rows=0, good=0, set_aside=0, unlabelled=0)
     reasons: Counter[str] = Counter()
+    names = "|".join(map(re.escape, sorted(CONTRACT.names, key=len, reverse=True)))  # they may have any sign in them
+    rules = re.compile(rf"(?:^|; )((?:{names}): [^(]+?) \(")
     seen = np.empty(0, dtype="uint64")
     for month, files in tables.parts(Paths.RAW):
         for file in files:
@@ -40,7 +43,7 @@ def validate() -> dict[str, object]:
             if len(checked.set_aside):
                 tables.write(checked.set_aside, Paths.SET_ASIDE / place)
                 for reason in checked.set_aside[REASON]:
-                    reasons.update(part.split(" (")[0] for part in reason.split("; "))
+                    reasons.update(rules.findall(reason))
             total.update(
                 rows=len(raw),
                 good=len(checked.good),
