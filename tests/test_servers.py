@@ -7,7 +7,9 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,3 +225,110 @@ def test_a_temporary_server_of_a_killed_run(fork: Project) -> None:
         time.sleep(0.1)
     assert not servers(), "the temporary server is still there"
     end(run)
+
+
+# ------------------------------------------------------------------------------------------- Tables of one's own
+
+
+def customers(folder: Path, rows: int = 600) -> Path:
+    """A small table that can be learnt."""
+    lines = [f"{number},{number % 7},{(number * 37) % 100},{int((number * 37) % 100 > 40)}" for number in range(rows)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "customers.csv").write_text("id,visits,charge,again\n" + "\n".join(lines) + "\n")
+    return folder / "customers.csv"
+
+
+@pytest.fixture
+def empty(render: Render, tmp_path: Path) -> Project:
+    """A project without the sample and with an environment of its own, since a driver may be installed into it."""
+    project = Project(tmp_path / "own")
+    shutil.copytree(render(data_source="own"), project.folder)
+    project.make("setup")
+    return project
+
+
+def test_a_table_in_an_object_store(empty: Project, s3: dict[str, str], tmp_path: Path) -> None:
+    """Address and keys come from the environment; a newer file is noticed."""
+    file = customers(tmp_path / "store/bucket/in")
+    there = {key: value for key, value in s3.items() if key.startswith("AWS_")} | {
+        "AWS_ENDPOINT_URL": s3["DATA_REMOTE_ENDPOINT"]
+    }
+    wrong = {**there, "AWS_SECRET_ACCESS_KEY": "wrong" * 8}
+    assert "cannot be reached" in empty.make("adopt", "DATA=s3://bucket/in/", "TARGET=again", fails=True, **wrong)
+    empty.make("adopt", "DATA=s3://bucket/in/*.csv", "TARGET=again", "ID=id", **there)
+    assert there["AWS_SECRET_ACCESS_KEY"] not in (empty / f"src/{empty.package}/io/source.py").read_text()
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    assert "600 rows" in empty.make("pipeline", **there)
+    assert "nothing has changed" in empty.make("pipeline", **there)
+    file.write_text(file.read_text() + "9999,1,50,1\n")
+    assert "601 rows" in empty.make("pipeline", **there)
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    """A PostgreSQL server on loopback with a password made on the spot; installed from the system's packages if missing."""
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], env=environment, check=True, capture_output=True)
+        subprocess.run(
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "postgresql"],
+            env=environment, check=True, capture_output=True,
+        )  # fmt: skip
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    port, secret, home = free_port(), secrets.token_hex(12), Path(tempfile.mkdtemp(prefix="pg-"))
+    (home / "secret").write_text(secret)
+    shutil.chown(home, "postgres")
+    shutil.chown(home / "secret", "postgres")
+
+    def as_postgres(*words: str) -> None:
+        subprocess.run(["runuser", "-u", "postgres", "--", *words], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    as_postgres(
+        str(binaries / "initdb"), "-D", str(home / "data"), "--auth=scram-sha-256", f"--pwfile={home / 'secret'}"
+    )
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home}"
+    as_postgres(
+        str(binaries / "pg_ctl"), "-D", str(home / "data"), "-w", "-l", str(home / "log"), "-o", options, "start"
+    )
+    yield port, secret
+    as_postgres(str(binaries / "pg_ctl"), "-D", str(home / "data"), "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+def test_tables_in_databases(empty: Project, postgresql: tuple[int, str], tmp_path: Path) -> None:
+    """The driver is installed with the table; the password comes from the environment, and a changed row is noticed."""
+    port, secret = postgresql
+    place, there = f"postgresql://postgres@127.0.0.1:{port}/postgres", {"PGPASSWORD": secret}
+    file = customers(tmp_path)
+    words = (f"DATA={place}", "QUERY=SELECT id, visits, charge, again FROM customers", "TARGET=again", "ID=id")
+    assert "does not open" in empty.make("adopt", *words, fails=True, PGPASSWORD="wrong")
+    assert "psycopg" in (empty / "pyproject.toml").read_text()
+    change = "import sys, psycopg\nwith psycopg.connect(sys.argv[1]) as c: c.execute(sys.argv[2])"
+    load = f"import psycopg\nwith psycopg.connect({place!r}) as c:\n    c.execute('CREATE TABLE customers (id int, visits int, charge int, again int)')\n    with c.cursor().copy('COPY customers FROM STDIN (FORMAT csv, HEADER)') as w: w.write(open({str(file)!r}).read())"
+    empty.python(load, **there)
+    assert "600 rows" in empty.make("adopt", *words, **there)
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    empty.make("pipeline", **there)
+    assert "nothing has changed" in empty.make("pipeline", **there)
+    done = empty.command(
+        ".venv/bin/python", "-c", change, place, "UPDATE customers SET charge = 99 WHERE id = 5", **there
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ingest ..." in empty.make("pipeline", **there)
+    assert secret not in "".join(path.read_text(errors="ignore") for path in empty.folder.glob("*.*") if path.is_file())
+    # and in a file of DuckDB
+    assert empty.command("uv", "add", "--quiet", "duckdb>=1.4").returncode == 0
+    empty.python(
+        f"import duckdb; duckdb.connect({str(tmp_path / 'shop.duckdb')!r}).execute(\"CREATE TABLE c AS SELECT * FROM read_csv('{file}')\")"
+    )
+    said = empty.make(
+        "adopt",
+        f"DATA=duckdb:///{tmp_path / 'shop.duckdb'}",
+        "QUERY=SELECT * FROM c",
+        "TARGET=again",
+        "ID=id",
+        "FORCE=1",
+    )
+    assert "600 rows" in said
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    empty.make("pipeline")
