@@ -216,7 +216,12 @@ def test_a_temporary_server_of_a_killed_run(fork: Project) -> None:
         line = run.stdout.readline() if run.stdout else ""
         assert line, said
         said += line
+    for _ in range(600):
+        if servers():
+            break
+        time.sleep(0.1)
     assert servers(), said
+    time.sleep(0.5)  # it has only just begun to start
     os.kill(run.pid, signal.SIGKILL)
     run.wait(10)
     for _ in range(100):

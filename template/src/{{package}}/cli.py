@@ -193,7 +193,7 @@ def run() -> None:
     load_params()  # a typo, or another run, is told before a server is started for it
     with dvc.only_run(), _stages_ahead(settings):
         print(f"Prefect server: {where}", flush=True)
-        report = _flow(where)
+        report = _flow(settings, where)
     _show(report, time.perf_counter() - begun)
     if not report.outcome.passed:
         raise typer.Exit(4)
@@ -217,14 +217,15 @@ def _stages_ahead(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _flow(where: str) -> Any:
+def _flow(settings: Settings, where: str) -> Any:
     import httpx
     from prefect.exceptions import PrefectException
 
-    from .flows.train import train
+    from .flows.train import server_ends_with_us, train
 
     try:
-        return train()
+        with server_ends_with_us(settings):
+            return train()
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "API" not in str(error):
             raise

@@ -26,6 +26,7 @@ from ..settings import Paths, Settings
 from ..stages.resolve import recall, resolve_run
 
 ALIVE = Path(".cache/flow-run")
+SECONDS_TO_LOOK = 0.05
 _RELEASE = __name__.replace("flows.train", "stages.release")
 
 
@@ -67,7 +68,7 @@ def train() -> Report:
         return result
 
     try:
-        with dvc.only_run(again=True), _server_ends_with_us(settings), _burying_the_dead():
+        with dvc.only_run(again=True), _burying_the_dead():
             step("resolve", lambda: resolve_run(settings))
             seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress(settings)), retries=0)
             seconds.pop("stages")
@@ -121,23 +122,34 @@ class _Progress:
 
 
 @contextlib.contextmanager
-def _server_ends_with_us(settings: Settings) -> Iterator[None]:
+def server_ends_with_us(settings: Settings) -> Iterator[None]:
     """Prefect's temporary server outlives a process that is killed. A shell waits for our end of a pipe, and ends it."""
     if settings.prefect_api_url:
         yield
         return
     from prefect.server.api.server import SubprocessASGIServer  # heavy, and here already where it is needed
 
-    server = SubprocessASGIServer().server_process
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"read -r _; kill {server.pid if server else ''} 2>/dev/null"],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    ) as watch:
-        try:
-            yield
-        finally:
+    over = threading.Event()
+    watching: list[subprocess.Popen[bytes]] = []
+
+    def look() -> None:
+        while not over.wait(SECONDS_TO_LOOK):  # the flow starts it when it likes
+            server = SubprocessASGIServer().server_process
+            if server is not None:
+                words = ["/bin/sh", "-c", f"read -r _; kill {server.pid} 2>/dev/null"]
+                watching.append(subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True))
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for watch in watching:
             watch.kill()
+            watch.wait()
 
 
 @contextlib.contextmanager

@@ -219,8 +219,10 @@ def object_store(location: str, endpoint: str = "") -> tuple[Any, str]:
         location: s3://bucket/path.
         endpoint: The address of a store that is not Amazon's; by default AWS_ENDPOINT_URL, as all of its tools read it.
     """
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     named = {"endpoint_override": endpoint, "scheme": urlsplit(endpoint).scheme} if endpoint else {}
-    return pa.fs.S3FileSystem(connect_timeout=10, **named), location.removeprefix("s3://").rstrip("/")
+    return pa.fs.S3FileSystem(connect_timeout=10, region=region, **named), location.removeprefix("s3://").rstrip("/")
 
 
 def _files(location: str) -> tuple[Any, list[str]]:
