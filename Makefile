@@ -7,6 +7,9 @@ unexport VIRTUAL_ENV
 # Without byte code on disk every command compiles its libraries anew, which takes longer than its work.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Tests wait for processes that start, more than for the processor: two at a time take a bit more than half as long.
+WORKERS ?= 2
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format bench
 
@@ -33,10 +36,10 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
 
 test: .venv/.ready ## what a change has to pass: a full path through every capability
-	@$(BIN)/pytest -m "not long"
+	@$(BIN)/pytest -m "not long" -n $(WORKERS)
 
 test-all: .venv/.ready ## that, and the long products of cases; before a release
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(WORKERS)
 
 check: .venv/.ready ## format, lint
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -1,13 +1,16 @@
 """What the tests share: one rendered project on all the data, one trained on little, servers. Rendering, installing and
-training are slow, so each is done once a session; a test that changes a project works on a fork of it."""
+training are slow, so each is done once for all workers; a test that changes a project works on a fork of it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +21,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = (
@@ -30,12 +34,53 @@ LEFT_OUT = (
     "MAKEOVERRIDES",
     "PREFECT_API_URL",
 )
+PLACE = "COPIER_MLOPS_TESTS"  # the variable that tells the workers where what they share stands
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One place for all workers."""
+    if not hasattr(config, "workerinput"):
+        os.environ[PLACE] = tempfile.mkdtemp(prefix="copier-mlops-tests-")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The servers that workers share end with the last of these; what was made stays where something failed."""
+    if hasattr(session.config, "workerinput"):
+        return
+    place = Path(os.environ[PLACE])
+    for file in place.glob("*/pid"):
+        os.killpg(int(file.read_text()), signal.SIGTERM)
+    if exitstatus == 0:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that work in the same project run one after the other."""
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("demo"))
+
+
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker who asks for it makes, and all of them read."""
+    folder = Path(os.environ[PLACE]) / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not Path(f"{folder}.made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            Path(f"{folder}.made").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template() -> Path:
     """The template as it stands in the work tree, as a clean clone with one commit on top."""
-    clone = tmp_path_factory.mktemp("template") / "copier-mlops"
+    return once("template/copier-mlops", _clone)
+
+
+def _clone(clone: Path) -> None:
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -49,24 +94,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "work tree"]):
         subprocess.run([*git, *words], cwd=clone, check=True)
-    return clone
 
 
 Render = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def render(template: Path) -> Render:
     """Render with some answers, the same answers once."""
-    done: dict[tuple[tuple[str, str], ...], Path] = {}
 
     def rendered(**answers: str) -> Path:
-        key = tuple(sorted(answers.items()))
-        if key not in done:
-            target = tmp_path_factory.mktemp("render") / "project"
+        def copy(target: Path) -> None:
             copier.run_copy(str(template), target, data=dict(answers), defaults=True, quiet=True, vcs_ref="HEAD")
-            done[key] = target
-        return done[key]
+
+        return once(f"render-{hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()[:16]}/project", copy)
 
     return rendered
 
@@ -169,10 +210,12 @@ class Project:
 @pytest.fixture(scope="session")
 def demo(template: Path) -> Project:
     """What `make demo` leaves: the default project, run on all flights."""
-    outer = Project(template)
-    said = outer.make("demo")
-    (template / "demo.log").write_text(said)
-    return Project(template / "demo")
+
+    def make(folder: Path) -> None:
+        shutil.copytree(template, folder)
+        (folder.parent / "demo.log").write_text(Project(folder).make("demo"))
+
+    return Project(once("demo/copier-mlops", make) / "demo")
 
 
 @pytest.fixture(scope="session")
@@ -184,12 +227,14 @@ def tables(small_environment: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_environment(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_environment(render: Render) -> Path:
     """A default project, set up but not run."""
-    folder = tmp_path_factory.mktemp("small") / "project"
-    shutil.copytree(render(), folder)
-    Project(folder).make("setup")
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(), folder)
+        Project(folder).make("setup")
+
+    return once("small/project", make)
 
 
 @pytest.fixture(scope="session")
@@ -239,20 +284,25 @@ def trained(
     flights: Callable[[Path, list[int]], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Project:
-    """A project trained once on little: every 12th flight of January to April."""
-    source = flights(tmp_path_factory.mktemp("source") / "flights", [1, 2, 3, 4])
-    project = Project(
-        small_environment,
-        SOURCE_URI=str(source),
+    """A project trained once on little, every 12th flight of January to April; each worker has a copy."""
+    first = Project(
+        Path(os.environ[PLACE]) / "trained/project",
         PREFECT_API_URL=prefect_server,
         RETRY_DELAY_SECONDS="0.2",
         ACTOR="Ada",
         OMP_NUM_THREADS="1",
     )
-    make_small(project)
-    said = project.make("run")
-    assert "1, champion" in said
-    return project
+    first.environment["SOURCE_URI"] = str(first.folder.parent / "flights")
+
+    def make(folder: Path) -> None:
+        shutil.copytree(small_environment, folder, ignore=shutil.ignore_patterns(".venv"))
+        (folder / ".venv").symlink_to(small_environment / ".venv")
+        flights(folder.parent / "flights", [1, 2, 3, 4])
+        make_small(first)
+        assert "1, champion" in first.make("run", PYTHONPATH=str(folder / "src"))
+
+    once("trained/project", make)
+    return fork_of(first, tmp_path_factory.mktemp("trained") / "project")
 
 
 @pytest.fixture
@@ -335,17 +385,30 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(small_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server on loopback, as a platform would run one."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
-    address = f"http://127.0.0.1:{port}/api"
-    process = serve(
-        [str(small_environment / ".venv/bin/prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        f"{address}/health",
-        home / "server.log",
-        PREFECT_HOME=str(home),
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        DO_NOT_TRACK="1",
-    )
-    yield address
-    end(process)
+def prefect_server(small_environment: Path) -> str:
+    """A Prefect server on loopback, as a platform would run one; it ends with the session."""
+
+    def start(home: Path) -> None:
+        home.mkdir()
+        port = free_port()
+        address = f"http://127.0.0.1:{port}/api"
+        process = serve(
+            [
+                str(small_environment / ".venv/bin/prefect"),
+                "server",
+                "start",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            f"{address}/health",
+            home / "server.log",
+            PREFECT_HOME=str(home),
+            PREFECT_SERVER_ANALYTICS_ENABLED="false",
+            DO_NOT_TRACK="1",
+        )
+        (home / "pid").write_text(str(process.pid))
+        (home / "address").write_text(address)
+
+    return (once("prefect", start) / "address").read_text()

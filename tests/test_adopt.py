@@ -428,7 +428,7 @@ def test_the_sample_goes_when_a_table_comes(demo: Project, tmp_path: Path) -> No
 
 
 def test_the_how_to(own: Own, tmp_path: Path) -> None:
-    """docs/how-to.md, step by step: a column more, a feature more, another model, another place."""
+    """docs/how-to.md, step by step: a column more, what is known of it, a feature more, another model, another place."""
     random.seed(8)
 
     def rows(more: bool) -> Iterator[list[object]]:
@@ -448,6 +448,11 @@ def test_the_how_to(own: Own, tmp_path: Path) -> None:
         '        Column("z", "number", minimum=0, maximum=1),\n        Column("bought"',
     )
     assert train(project)["metrics"]["auc"]["value"] > first + 0.1
+    # say what is known
+    project.replace("src/PACKAGE/core/schema.py", "maximum=1),", 'maximum=1, effect="lowers"),')
+    assert "z from 0" in (said := project.make("run", fails=True)) and "(contract.effect.z)" in said
+    project.replace("src/PACKAGE/core/schema.py", '"lowers"', '"raises"')
+    assert "1, champion" in project.make("run")
     # add a feature
     line = next(
         line.strip()

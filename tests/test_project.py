@@ -14,7 +14,7 @@ from conftest import Project, Render, make_small
 
 
 def test_demo_says_where_to_look(demo: Project) -> None:
-    said = (demo.folder.parent / "demo.log").read_text()
+    said = (demo.folder.parent.parent / "demo.log").read_text()
     for words in (
         "336,776 rows",
         "set aside",
@@ -172,6 +172,7 @@ def test_from_version_to_version(fork: Project) -> None:
     assert "there is no version 9" in fork.make("compare", "A=1", "B=9", fails=True)
 
 
+@pytest.mark.xdist_group("reproduce")  # both use what was kept with the same version
 def test_reproduce(trained: Project) -> None:
     """From what was kept with the version, in an environment of its own."""
     said = trained.make("reproduce", "VERSION=1")
@@ -179,6 +180,7 @@ def test_reproduce(trained: Project) -> None:
     assert "there is no version 77" in trained.make("reproduce", "VERSION=77", fails=True)
 
 
+@pytest.mark.xdist_group("reproduce")
 def test_reproduce_says_what_differs(fork: Project) -> None:
     """A lineage that was tampered with is not called reproduced."""
     with sqlite3.connect(fork / "mlflow.db") as database:
@@ -272,7 +274,7 @@ def test_regression(render: Render, trained: Project, tmp_path_factory: pytest.T
     """The other problem, from render to champion, with its own checks and tests."""
     folder = tmp_path_factory.mktemp("regression") / "project"
     shutil.copytree(render(problem="regression", licence="MIT"), folder)
-    project = Project(folder, **{**trained.environment, "SOURCE_URI": trained.environment["SOURCE_URI"]})
+    project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
     project.make("setup")
     project.make("check")
     assert re.search(r"\d+ passed", project.make("test", SOURCE_URI="", PREFECT_API_URL=""))

@@ -50,7 +50,7 @@ def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_push_and_pull_through_s3(render: Render, trained: Project, s3: dict[str, str], tmp_path: Path) -> None:
     """The scheme of the answer brings the plug-in; address and key come from the environment."""
-    project = Project(tmp_path / "project", **trained.environment)
+    project = Project(tmp_path / "project", **{**trained.environment, "PYTHONPATH": str(tmp_path / "project/src")})
     shutil.copytree(render(data_remote="s3://elsewhere/flights"), project.folder)
     for name in ("params.yaml", "run.yaml", "dvc.lock", "data", "models", "reports", ".dvc/cache", "src"):
         source, target = trained / name, project / name

@@ -51,8 +51,8 @@ class Column:
         unique: Whether a value may occur once only.
         personal: Whether the values name a person: they are replaced by a keyed hash before anything is stored.
         unit: The unit, for people.
-        effect: What more of it does to the answer on average, where that is known: `raises` or `lowers`. The model tests
-            hold the model to it.
+        effect: What more of it does to the answer on average, where that is known: `raises` or `lowers`. A model that does
+            the opposite does not pass the gate.
 
     Raises:
         ValueError: If a rule is given that does not fit the kind of the column.
@@ -107,6 +107,8 @@ class Contract:
             found = [column.name for column in self.columns if column.role == role]
             if len(found) > 1 or (not found and role != "time"):
                 raise ValueError(f"exactly one column has the role {role}, not {len(found)}: {found}")
+        if self.effects and len(self.answers) > 1:
+            raise ValueError(f"{', '.join(self.effects)}: an effect is one upon a single answer, and there are several")
 
     @property
     def names(self) -> list[str]:
@@ -159,6 +161,11 @@ class Contract:
     def answers(self) -> list[str]:
         """The names of a model's answers: `score`, or one for each class where there are more than two."""
         return [f"score {name}" for name in self.classes] if len(self.classes) > 2 else ["score"]
+
+    @property
+    def effects(self) -> dict[str, str]:
+        """What more of a column does to the answer, for each that declares it."""
+        return {column.name: column.effect for column in self.columns if column.effect}
 
     def labels(self, values: pd.Series) -> np.ndarray:
         """The target as numbers: the place in `classes`, 0 or 1 of a boolean, or the number that it is.

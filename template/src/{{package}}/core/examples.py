@@ -12,8 +12,8 @@ DAYS = 366
 
 
 def made_up(contract: Contract, rows: int, seed: int) -> pd.DataFrame:
-    """Make rows up that keep every rule of a contract. The target follows the first inputs a little, so that there is
-    something to learn.
+    """Make rows up that keep every rule of a contract. The target follows the inputs whose effect is declared, and the
+    first few others a little, so that there is something to learn.
 
     Args:
         contract: What a row is.
@@ -30,9 +30,11 @@ def made_up(contract: Contract, rows: int, seed: int) -> pd.DataFrame:
     made = {column.name: _column(column, rows, random) for column in contract.columns if column.role != "target"}
     pull = np.zeros(rows)
     inputs = [column for column in contract.columns if column.role == "feature"]
-    for column in inputs[:3]:
-        ranks = made[column.name].rank(method="dense", pct=True).fillna(0.5).to_numpy("float64")
-        pull += ranks - 0.5
+    weights = {column.name: 1.0 for column in inputs[:3]} | {
+        name: 2.0 if effect == "raises" else -2.0 for name, effect in contract.effects.items()
+    }
+    for name, weight in weights.items():
+        pull += weight * (made[name].rank(method="dense", pct=True).fillna(0.5).to_numpy("float64") - 0.5)
     answer = pull + random.normal(scale=0.3, size=rows)
     made[contract.target] = _answer(contract[contract.target], contract, answer)
     return pd.DataFrame({column.name: made[column.name] for column in contract.columns})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ def judge(
     at_most: Mapping[str, float],
     better_than_baseline: float,
     worse_than_champion: float,
+    effects: Sequence[Mapping[str, Any]] = (),
 ) -> Verdict:
     """Hold a model against its limits.
 
@@ -67,6 +68,8 @@ def judge(
         at_least, at_most: Limits by metric.
         better_than_baseline: The gain that is demanded.
         worse_than_champion: The loss that is allowed.
+        effects: What `metrics.effects` found, for the columns whose effect the contract declares; one that could not be
+            told (change is None) is left out.
     """
     checks = [_bound(f"gate.at_least.{name}", name, metrics[name], limit, 1) for name, limit in at_least.items()]
     checks += [_bound(f"gate.at_most.{name}", name, metrics[name], limit, -1) for name, limit in at_most.items()]
@@ -85,7 +88,21 @@ def judge(
                 1,
             )
         )
+    checks += [_effect(line) for line in effects if line["change"] is not None]
     return Verdict(tuple(checks))
+
+
+def _effect(line: Mapping[str, Any]) -> Check:
+    sign = 1 if line["declared"] == "raises" else -1
+    passed = bool(sign * line["change"] >= 0)
+    return Check(
+        f"contract.effect.{line['input']}",
+        line["change"],
+        0.0,
+        passed,
+        f"{line['input']} from {line['low']:.4g} to {line['high']:.4g} changes the answer by {line['change']:+.4g} on average, "
+        f"and the contract says that it {line['declared']} it: {'kept' if passed else 'missed'} (contract.effect.{line['input']})",
+    )
 
 
 def _bound(name: str, what: str, value: float, limit: float, sign: int) -> Check:

@@ -249,6 +249,33 @@ def slices(
     return pd.DataFrame(lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"])
 
 
+def effects(answer: Callable[[pd.DataFrame], Array], rows: pd.DataFrame, declared: Mapping[str, str]) -> pd.DataFrame:
+    """What becomes of the mean answer when one column goes from low to high in every row and all others stay: the two ends
+    of its partial dependence (Friedman 2001).
+
+    Args:
+        answer: Gives one score for each row, shape (n,).
+        rows: Rows of the contract, before their features.
+        declared: By column what it should do: `raises` or `lowers`.
+
+    Returns:
+        Columns input, declared, low, high (the 1st and the 99th percentile; no and yes of a boolean), change (of the mean
+        answer; NaN where the rows hold too few values to tell).
+    """
+    lines = []
+    for name, direction in declared.items():
+        known = rows[name].dropna()
+        yes_or_no = pd.api.types.is_bool_dtype(known.dtype)
+        ends = [False, True] if yes_or_no else list(known.quantile([0.01, 0.99], interpolation="nearest"))
+        means = [np.nan, np.nan]
+        if len(known) and ends[0] != ends[1]:
+            moved = [pd.Series(end, index=rows.index, dtype=rows[name].dtype) for end in ends]
+            means = [float(np.mean(answer(rows.assign(**{name: column})))) for column in moved]
+        low, high = (np.nan, np.nan) if not len(known) else map(float, ends)
+        lines.append((name, direction, low, high, means[1] - means[0]))
+    return pd.DataFrame(lines, columns=["input", "declared", "low", "high", "change"])
+
+
 def importance(
     metric: str, problem: str, predict: Callable[[pd.DataFrame], Array], features: pd.DataFrame, y: Array, seed: int
 ) -> pd.DataFrame:

@@ -241,6 +241,7 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 <details><summary>The numbers</summary>{table(facts["slices"])}</details>
 <h2>What does it look at?</h2>
 {image["importance"]}
+{_effects(facts)}
 <h2>How was it chosen?</h2>
 {image["search"]}
 <details><summary>The trials</summary>{table(facts["trials"])}</details>
@@ -251,6 +252,14 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 {reasons}
 </body></html>
 """
+
+
+def _effects(facts: Mapping[str, Any]) -> str:
+    """What more of a column does, where the contract says what it should."""
+    if not facts["effects"]:
+        return ""
+    shown = [{**line, "declared": f"{line['declared']} it"} for line in facts["effects"]]
+    return f"<p>What happens to the mean answer when one input goes from low to high in every row:</p>{table(shown)}"
 
 
 def _columns(facts: Mapping[str, Any]) -> str:
@@ -292,11 +301,18 @@ The worst slices by {facts["metric"]}; be careful there.
 ## What it relies on
 
 {table(facts["importance"][:8], markdown=True)}
-## What it is not for
+{_effects_in_words(facts)}## What it is not for
 
 Rows outside the contract (`core/schema.py`) are not answered. Nothing is known about rows unlike those above: the test
 is {facts["test"]}.
 """
+
+
+def _effects_in_words(facts: Mapping[str, Any]) -> str:
+    if not facts["effects"]:
+        return ""
+    lines = table(facts["effects"], markdown=True)
+    return f"What the mean answer does when one input goes from low to high in every row:\n\n{lines}\n"
 
 
 def _when(facts: Mapping[str, Any], start: str, end: str) -> str:

@@ -59,6 +59,15 @@ def own_root() -> bool:
         return False
 
 
+def ignored(path: Path, root: Path = Path()) -> bool:
+    """Whether git leaves a path of the project alone; no, where there is no repository to ask."""
+    try:
+        _git("-C", str(root), "check-ignore", "--quiet", "--", path.as_posix())
+    except GitError:
+        return False
+    return True
+
+
 def snapshot(name: str, message: str) -> str:
     """Commit the work tree as it is, without the ignored files, to `refs/versions/<name>`.
 

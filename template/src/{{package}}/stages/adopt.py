@@ -18,7 +18,7 @@ from .. import ProjectError
 from ..core import draft
 from ..core.adoption import AdoptionError, Plan, check_names, plan
 from ..core.profile import Guess, Profile, decimal_comma, guess
-from ..io import tables
+from ..io import git, tables
 from ..io.readers import DATABASES, DRIVERS, EncodingError, Table, check_location, sniff
 from ..settings import Paths, Settings
 
@@ -103,6 +103,7 @@ def adopt(
         },
         root / Paths.ADOPTION,
     )
+    notes += _out_of_git(location, root)
     notes += _mask_key(found, settings, root)
     notes += _without_sample(settings, root)
     return Adopted(found, written, tuple(notes))
@@ -241,6 +242,19 @@ def _uv(settings: Settings, *words: str) -> str:
         return "uv is not found"
     done = subprocess.run([uv, *words], env=environment, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip()[-400:]
+
+
+def _out_of_git(location: str, root: Path) -> list[str]:
+    """A table that lies in the project is named in .gitignore: a snapshot of each run would keep its rows for good."""
+    path = location.removeprefix("sqlite:///").removeprefix("duckdb:///")
+    place, home = Path(path).resolve(), root.resolve()
+    if "://" in path or home not in place.parents or git.ignored(place.relative_to(home), root):
+        return []
+    file, line = root / ".gitignore", f"/{place.relative_to(home).as_posix()}"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    tables.write_text(f"{text}{gap}# The table itself: DVC keeps what was read from it\n{line}\n", file)
+    return [f"{line[1:]} was added to .gitignore. If it has been committed: git rm --cached {line[1:]}"]
 
 
 def _mask_key(found: Plan, settings: Settings, root: Path) -> list[str]:

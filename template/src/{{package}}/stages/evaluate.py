@@ -54,6 +54,7 @@ def evaluate() -> dict[str, Any]:
         y[sample],
         seed,
     )
+    effects = metrics.effects(loaded.score, rows.iloc[sample], CONTRACT.effects)
     trials = pd.DataFrame(tables.read_json(Paths.TRIALS))
     facts: dict[str, Any] = {
         "problem": run.problem,
@@ -67,6 +68,7 @@ def evaluate() -> dict[str, Any]:
         "over_baseline": over_baseline.as_json(),
         "slices": _records(by_slice),
         "importance": _records(importance),
+        "effects": _records(effects),
         "trials": _records(trials),
         "data": tables.read_json(Paths.VALIDATION),
         "rows": {"train": loaded.manifest["rows"], "test": len(y)},

@@ -44,6 +44,7 @@ def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> 
         limits.at_most,
         limits.better_than_baseline,
         limits.worse_than_champion,
+        facts["effects"],
     )
     return verdict, over
 
