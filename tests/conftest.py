@@ -54,14 +54,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that work in the same project run one after the other."""
-    for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 def once(name: str, make: Callable[[Path], object]) -> Path:
     """A folder that the first worker who asks for it makes, and all of them read."""
     folder = Path(os.environ[PLACE]) / name
@@ -72,6 +64,13 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
             make(folder)
             Path(f"{folder}.made").touch()
     return folder
+
+
+@pytest.fixture
+def by_turns() -> Iterator[None]:
+    """One test at a time of those that change what workers share."""
+    with FileLock(Path(os.environ[PLACE]) / "turn"):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -207,15 +206,21 @@ class Project:
         )
 
 
+@pytest.fixture
+def demo(_demo: Path) -> Iterator[Project]:
+    """What `make demo` leaves: the default project, run on all flights; for one test at a time."""
+    with FileLock(f"{_demo}.turn"):
+        yield Project(_demo)
+
+
 @pytest.fixture(scope="session")
-def demo(template: Path) -> Project:
-    """What `make demo` leaves: the default project, run on all flights."""
+def _demo(template: Path) -> Path:
 
     def make(folder: Path) -> None:
         shutil.copytree(template, folder)
         (folder.parent / "demo.log").write_text(Project(folder).make("demo"))
 
-    return Project(once("demo/copier-mlops", make) / "demo")
+    return once("demo/copier-mlops", make) / "demo"
 
 
 @pytest.fixture(scope="session")

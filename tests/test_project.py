@@ -172,7 +172,7 @@ def test_from_version_to_version(fork: Project) -> None:
     assert "there is no version 9" in fork.make("compare", "A=1", "B=9", fails=True)
 
 
-@pytest.mark.xdist_group("reproduce")  # both use what was kept with the same version
+@pytest.mark.usefixtures("by_turns")  # both use what was kept with the same version
 def test_reproduce(trained: Project) -> None:
     """From what was kept with the version, in an environment of its own."""
     said = trained.make("reproduce", "VERSION=1")
@@ -180,7 +180,7 @@ def test_reproduce(trained: Project) -> None:
     assert "there is no version 77" in trained.make("reproduce", "VERSION=77", fails=True)
 
 
-@pytest.mark.xdist_group("reproduce")
+@pytest.mark.usefixtures("by_turns")
 def test_reproduce_says_what_differs(fork: Project) -> None:
     """A lineage that was tampered with is not called reproduced."""
     with sqlite3.connect(fork / "mlflow.db") as database:
