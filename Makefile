@@ -38,8 +38,8 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 test: .venv/.ready ## what a change has to pass: a full path through every capability
 	@$(BIN)/pytest -m "not long" -n $(WORKERS)
 
-test-all: .venv/.ready ## that, and the long products of cases; before a release
-	@$(BIN)/pytest -n $(WORKERS)
+test-all: .venv/.ready ## that, and the long products of cases; before a release; writes docs/tested.md
+	@$(BIN)/pytest -n $(WORKERS) --table docs/tested.md
 
 check: .venv/.ready ## format, lint
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
