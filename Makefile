@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench
+.PHONY: help setup demo test test-all check format bench canary canary-issue refresh release pass
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -28,6 +28,8 @@ help: ## list the targets
 	@$(UV) sync --quiet
 	@touch .venv/.ready
 
+setup: .venv/.ready ## fetch what the other targets need
+
 demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@test ! -e demo || test -f demo/.copier-answers.yml || { echo "error: demo/ is there and was not made by this template; move it away" >&2; exit 1; }
 	@rm -rf demo
@@ -41,11 +43,27 @@ test: .venv/.ready ## what a change has to pass: a full path through every capab
 test-all: .venv/.ready ## that, and the long products of cases; before a release; writes docs/tested.md
 	@$(BIN)/pytest -n $(WORKERS) --table docs/tested.md
 
-check: .venv/.ready ## format, lint
+check: .venv/.ready ## format, lint, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github template/.github
 
 format: .venv/.ready ## format the code, mend what the linter can mend
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 bench: .venv/.ready ## measure, and write docs/benchmarks.md [ONLY=name]
 	@$(BIN)/python benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+canary: .venv/.ready ## does a project work with the newest packages and the newest Copier?
+	@$(BIN)/python ci/canary.py
+
+canary-issue: .venv/.ready ## tell in an issue that it does not
+	@$(BIN)/python ci/canary.py --issue
+
+refresh: .venv/.ready ## move the known-good day to today; make test-all says whether it holds
+	@$(BIN)/python ci/release.py refresh
+
+release: .venv/.ready ## commit, tag, push, publish the notes: make release VERSION=1.4.0
+	@$(BIN)/python ci/release.py publish
+
+pass: ## whether all jobs of a workflow passed: make pass RESULTS="success success"
+	@python3 template/ci/gate.py

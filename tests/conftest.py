@@ -4,17 +4,21 @@ training are slow, so each is done once for all workers; a test that changes a p
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ LEFT_OUT = (
     "MFLAGS",
     "MAKEOVERRIDES",
     "PREFECT_API_URL",
+    "CI",
 )
 PLACE = "COPIER_MLOPS_TESTS"  # the variable that tells the workers where what they share stands
 
@@ -67,7 +72,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
             module, _, name = report.nodeid.partition("::")
-            line = lines.setdefault((module, name.partition("[")[0].replace("_", " ").removeprefix("test ")), [0, 0, 0])
+            what, _, case = name.partition("[")
+            said = what.replace("_", " ").removeprefix("test ") + (f": {case[:-1]}" if " " in case else "")
+            line = lines.setdefault((module, said), [0, 0, 0])
             line[0] += 1
             line[1] += outcome == "passed"
             line[2] += report.duration
@@ -448,3 +455,93 @@ def prefect_server(small_environment: Path) -> str:
         (home / "address").write_text(address)
 
     return (once("prefect", start) / "address").read_text()
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An S3-compatible store with a key made on the spot."""
+    port, key, secret = free_port(), secrets.token_hex(8), secrets.token_hex(16)
+    (tmp_path / "store/bucket").mkdir(parents=True)
+    rclone = str(Path(sys.executable).with_name("rclone"))
+    process = serve(
+        [
+            rclone,
+            "serve",
+            "s3",
+            "--auth-key",
+            f"{key},{secret}",
+            "--addr",
+            f"127.0.0.1:{port}",
+            str(tmp_path / "store"),
+        ],
+        f"http://127.0.0.1:{port}/",
+        tmp_path / "s3.log",
+    )
+    yield {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "DATA_REMOTE": "s3://bucket/flights",
+        "DATA_REMOTE_ENDPOINT": f"http://127.0.0.1:{port}",
+    }
+    end(process)
+
+
+def mlflow_server(project: Project, folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """An MLflow server on loopback with its files in a folder: its address and its process, which the caller ends."""
+    address = f"http://127.0.0.1:{free_port()}"
+    process = serve(
+        [
+            str(project / ".venv/bin/mlflow"), "server", "--host", "127.0.0.1", "--port", address.rpartition(":")[2],
+            "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files"),
+        ],
+        f"{address}/health",
+        folder / "mlflow.log",
+        MLFLOW_DISABLE_TELEMETRY="true",
+        DO_NOT_TRACK="1",
+    )  # fmt: skip
+    return address, process
+
+
+class GitHub:
+    """What stands for GitHub's API.
+
+    Attributes:
+        address: Where it answers.
+        open: What it lists, wherever it is asked.
+        written: The path and the body of everything that was posted.
+    """
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.open: list[dict[str, Any]] = []
+        self.written: list[tuple[str, dict[str, Any]]] = []
+
+
+@pytest.fixture
+def github() -> Iterator[GitHub]:
+    stub = GitHub()
+
+    class Api(BaseHTTPRequestHandler):
+        def answer(self, content: object) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            self.answer(stub.open)
+
+        def do_POST(self) -> None:
+            stub.written.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.answer({"html_url": "http://here"})
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stub.address = f"http://127.0.0.1:{server.server_port}"
+        yield stub
+        server.shutdown()

@@ -15,37 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, Render, end, free_port, processes_in, serve, wait_for
-
-
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An S3-compatible store with a key made on the spot."""
-    port, key, secret = free_port(), secrets.token_hex(8), secrets.token_hex(16)
-    (tmp_path / "store/bucket").mkdir(parents=True)
-    rclone = str(Path(sys.executable).with_name("rclone"))
-    process = serve(
-        [
-            rclone,
-            "serve",
-            "s3",
-            "--auth-key",
-            f"{key},{secret}",
-            "--addr",
-            f"127.0.0.1:{port}",
-            str(tmp_path / "store"),
-        ],
-        f"http://127.0.0.1:{port}/",
-        tmp_path / "s3.log",
-    )
-    yield {
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "DATA_REMOTE": "s3://bucket/flights",
-        "DATA_REMOTE_ENDPOINT": f"http://127.0.0.1:{port}",
-    }
-    end(process)
+from conftest import Project, Render, end, free_port, mlflow_server, processes_in, serve, wait_for
 
 
 def test_push_and_pull_through_s3(render: Render, trained: Project, s3: dict[str, str], tmp_path: Path) -> None:
@@ -86,19 +56,9 @@ def test_push_and_pull_through_a_folder(fork: Project) -> None:
 
 def test_an_mlflow_server(fork: Project, tmp_path: Path) -> None:
     """The same run on a server by address; the laptop's registry is not touched."""
-    port = free_port()
-    server = serve(
-        [
-            str(fork / ".venv/bin/mlflow"), "server", "--host", "127.0.0.1", "--port", str(port),
-            "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "files"),
-        ],
-        f"http://127.0.0.1:{port}/health",
-        tmp_path / "mlflow.log",
-        MLFLOW_DISABLE_TELEMETRY="true",
-        DO_NOT_TRACK="1",
-    )  # fmt: skip
+    address, server = mlflow_server(fork, tmp_path)
     try:
-        there = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        there = {"MLFLOW_TRACKING_URI": address}
         said = fork.make("run", **there)
         assert "1, champion" in said and "train ..." not in said
         assert "1" in fork.make("history", **there)
@@ -109,7 +69,7 @@ def test_an_mlflow_server(fork: Project, tmp_path: Path) -> None:
         )
         assert "version 1 answered" in fork.make("predict", "INPUT=rows.csv", **there)
         assert (tmp_path / "files").exists()
-        assert f"MLflow's page is http://127.0.0.1:{port}" in fork.make("ui", **there)
+        assert f"MLflow's page is {address}" in fork.make("ui", **there)
     finally:
         end(server)
 

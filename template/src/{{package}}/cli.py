@@ -182,6 +182,68 @@ def pipeline() -> None:
 
 
 @app.command()
+def review() -> None:
+    """Try a change on little: stages, limits, champion.json, reports/review.md. Exit code 4 if a limit is missed."""
+    from .io import dvc
+    from .stages.review import review
+
+    with dvc.only_run():
+        done = review(Settings())
+    _warn(done.note)
+    print("reports/review.md: " + ("passed" if done.passed else "did not pass"))
+    for reason in done.reasons:
+        print(f"  {reason}", file=sys.stderr)
+    print("dvc.lock and run.yaml are those of the review now; `make pipeline` makes the others again, from the cache")
+    if not done.passed:
+        raise typer.Exit(4)
+
+
+@app.command()
+def retrain() -> None:
+    """Train where nothing is at hand: fetch, run, push. Says what is missing where there is no store that others see."""
+    from .io import dvc
+    from .settings import Paths
+
+    settings = Settings()
+    missing = settings.not_shared(dvc.configure_remote(settings))
+    if missing:
+        _warn(
+            f"not configured, so nothing was trained: {' and '.join(missing)}. A runner keeps neither files nor a registry; "
+            "name both in the repository's settings (Actions, variables), their keys as secrets, as .env.example says."
+        )
+        return
+    if Paths.LOCK.exists():
+        try:
+            dvc.pull(settings)
+        except UnreachableError as error:
+            _warn(f"the data of the last run is not fetched, it is made again: {error}")
+    code = 0
+    try:
+        run()
+    except typer.Exit as left:
+        code = left.exit_code
+    _summary(settings)
+    if code:
+        raise typer.Exit(code)
+
+
+def _summary(settings: Settings) -> None:
+    """The verdict on the page of a job."""
+    from .stages.resolve import recall
+
+    outcome = recall(settings)
+    if settings.github_step_summary and outcome is not None:
+        with Path(settings.github_step_summary).open("a", encoding="utf-8") as page:
+            page.write(outcome.markdown + "\n")
+
+
+def _warn(text: str) -> None:
+    """A note that nobody overlooks, on a runner of GitHub neither."""
+    if text:
+        print(f"::warning::{text}" if Settings().github_step_summary else f"note: {text}", flush=True)
+
+
+@app.command()
 def run() -> None:
     """Everything: stages, gate, registry, push. Exit code 4 if the model does not pass the gate."""
     begun = time.perf_counter()

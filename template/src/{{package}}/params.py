@@ -95,6 +95,19 @@ class Gate(_Section):
     worse_than_champion: float = Field(default=0.0, ge=0)
 
 
+class Review(_Section):
+    """What a change is tried on before it is merged, and how it may compare with champion.json.
+
+    The window is cut to as many days as hold about so many `rows`, the search to so many `trials`; of the champion's gain
+    over its baseline the share `keeps` has to be left; answering a row may take `slower` times as long.
+    """
+
+    rows: int = Field(default=100_000, ge=100)
+    trials: int = Field(default=1, ge=1)
+    keeps: float = Field(default=0.75, le=1)
+    slower: float = Field(default=4.0, gt=1)
+
+
 class Promotion(_Section):
     """`automatic`: whether a challenger that passes the gate becomes champion by itself."""
 
@@ -113,6 +126,19 @@ class Params(_Section):
     evaluation: Evaluation = Evaluation()
     gate: Gate
     promotion: Promotion = Promotion()
+    review: Review = Review()
+
+    def small(self, rows: int) -> Params:
+        """The same rules on as little as a review takes of a source that has so many rows; the test rows stay the same."""
+        days = int(self.window.days * self.review.rows / max(rows, 1))
+        days = min(self.window.days, max(days, 2 * (self.split.test_days or 0), 1))
+        trials = min(self.search.trials, self.review.trials)
+        return self.model_copy(
+            update={
+                "window": self.window.model_copy(update={"days": days}),
+                "search": self.search.model_copy(update={"trials": trials}),
+            }
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:

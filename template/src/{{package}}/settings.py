@@ -27,6 +27,10 @@ MANNERS = {
 """How the tools behave in a terminal; `.env` may say otherwise."""
 
 
+EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
+"""A runner gives an empty text for what nobody configured."""
+
+
 class Settings(BaseSettings):
     """One value per outside thing, read once."""
 
@@ -44,6 +48,7 @@ class Settings(BaseSettings):
     timeout_minutes: float = Field(default=120, gt=0)
     push_data: bool = True
     actor: str = ""
+    github_step_summary: str = ""
 
     @cached_property
     def who(self) -> str:
@@ -55,6 +60,15 @@ class Settings(BaseSettings):
         except (OSError, KeyError):
             return "unknown"
 
+    def not_shared(self, remote: str) -> list[str]:
+        """What a runner would lose: the stores that only this machine sees, in words; `remote` is that of the data."""
+        missing = []
+        if "://" not in self.mlflow_tracking_uri or self.mlflow_tracking_uri.startswith(("sqlite:", "file:")):
+            missing.append("MLFLOW_TRACKING_URI names no server")
+        if "://" not in remote:
+            missing.append("DATA_REMOTE names no store that others see, such as s3://bucket/path")
+        return missing
+
     def environment(self) -> dict[str, str]:
         """The environment for the tools that this project starts: ours, `.env` under it, their telemetry off."""
         here = {
@@ -62,13 +76,14 @@ class Settings(BaseSettings):
             "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
         }
         file = {key: value for key, value in dotenv_values(".env").items() if value}
-        return {**QUIET, **MANNERS, **here, **file, **os.environ}
+        chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
+        return {**QUIET, **MANNERS, **here, **file, **os.environ, **chosen}
 
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""
         os.environ.update(self.environment())
-        if not self.prefect_api_url:  # an empty address is no address, but Prefect takes it for one
-            os.environ.pop("PREFECT_API_URL", None)
+        for name in [name for name, value in os.environ.items() if not value and name.startswith(EMPTY_IS_UNSET)]:
+            del os.environ[name]  # an empty address is no address, but the tools take it for one
 
 
 class Paths:
@@ -94,3 +109,4 @@ class Paths:
     POINTER = Path("champion.json")
     ADOPTION = Path("adoption.json")
     FORGOTTEN = Path("forgotten.txt")
+    REVIEW = Path("reports/review.md")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.metrics import Interval
+from ..core.metrics import Interval, gain
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,33 @@ def judge(
             )
         )
     checks += [_effect(line) for line in effects if line["change"] is not None]
+    return Verdict(tuple(checks))
+
+
+def against_pointer(
+    metric: str, value: float, baseline: float, known: Mapping[str, float], keeps: float, cost: float, slower: float
+) -> Verdict:
+    """Hold a model of a review against what champion.json says: it learnt from less, so a share of the champion's gain over
+    its baseline will do.
+
+    Args:
+        metric: The one that decides between models.
+        value, baseline: Of the model and of the baseline, in that metric, on the rows of the review.
+        known: The metrics in champion.json.
+        keeps: The share of the gain that has to be left.
+        cost: Of an answer, as `bundle.cost` measures it.
+        slower: How many times the champion's cost it may be.
+    """
+    checks = []
+    if metric in known and f"baseline_{metric}" in known:
+        theirs = gain(metric, known[metric], known[f"baseline_{metric}"])
+        if theirs > 0:
+            what = f"share of the champion's gain in {metric} over the baseline"
+            checks.append(_bound("review.keeps", what, gain(metric, value, baseline) / theirs, keeps, 1))
+    if known.get("answer_cost"):
+        checks.append(
+            _bound("review.slower", "time of an answer, in the champion's", cost / known["answer_cost"], slower, -1)
+        )
     return Verdict(tuple(checks))
 
 

@@ -401,6 +401,17 @@ class Registry:
         if champion is not None and moves:
             self._point(champion, moves[-1])
 
+    def _facts(self, version: Version) -> dict[str, Any]:
+        """What a review compares beside metrics; nothing for a version that kept none."""
+        try:
+            facts = json.loads(
+                self.fetch(version.run_id, "facts.json", Path(".cache/facts")).read_text(encoding="utf-8")
+            )
+        except (ProjectError, OSError, ValueError):
+            return {}
+        slices = [{key: line[key] for key in ("slice", "group", "rows", "value")} for line in facts.get("slices", [])]
+        return {"slices": slices, "columns": facts.get("names", [])}
+
     def _point(self, champion: Version, move: Move) -> None:
         """Write champion.json for those who have no registry at hand: a pull request's CI, a fork, the delivery."""
         run = self.run(champion.run_id)
@@ -413,6 +424,7 @@ class Registry:
             "bundle": run.data.tags.get("bundle", ""),
             "data": run.data.tags.get("data", ""),
             "metrics": dict(sorted(run.data.metrics.items())),
+            **self._facts(champion),
             "since": move.when,
             "by": move.who,
             "why": move.why,

@@ -42,7 +42,7 @@ def evaluate() -> dict[str, Any]:
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
     over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed)
     by_slice = metrics.slices(
-        run.problem, y, score, _groups(test, run.evaluation.slices), metric, max(20, times // 2), seed
+        run.problem, y, score, groups(test, run.evaluation.slices), metric, max(20, times // 2), seed
     )
     sample = np.sort(np.random.default_rng(seed).permutation(len(y))[: run.evaluation.importance_rows])
     inputs = loaded.build_features(rows.iloc[sample])
@@ -77,6 +77,7 @@ def evaluate() -> dict[str, Any]:
         "test": split.says(run),
         "bootstrap": times,
         "source": run.source.fingerprint,
+        "names": CONTRACT.names,
         "columns": tables.read_json(Paths.ADOPTION).get("columns", []) if Paths.ADOPTION.exists() else [],
     }
     shutil.rmtree(Paths.PLOTS, ignore_errors=True)
@@ -93,7 +94,12 @@ def evaluate() -> dict[str, Any]:
     return facts
 
 
-def _groups(test: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
+def groups(test: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
+    """For each slice of params.yaml the group of each row.
+
+    Raises:
+        ProjectError: If a slice is named that is no column.
+    """
     unknown = [name for name in names if name != "month" and name not in test]
     if unknown:
         raise ProjectError(

@@ -173,6 +173,7 @@ def _record(
         metrics={
             **{key: value["value"] for key, value in facts["metrics"].items() if value["value"] is not None},
             **{f"baseline_{key}": value for key, value in facts["baseline"].items()},
+            "answer_cost": bundle.cost(loaded, split.test(run).head(1000)),
             "rows_in": facts["data"]["rows"],
             "rows_set_aside": facts["data"]["set_aside"],
         },

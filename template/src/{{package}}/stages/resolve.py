@@ -15,8 +15,12 @@ from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resol
 from ..settings import Paths, Settings
 
 
-def resolve_run(settings: Settings) -> Run:
+def resolve_run(settings: Settings, small: bool = False) -> Run:
     """Ask the source whether it changed and write run.yaml.
+
+    Args:
+        settings: Where the source is.
+        small: Take as little as a review does.
 
     Raises:
         ProjectError: If the source cannot be read, or params.yaml not be used.
@@ -36,7 +40,9 @@ def resolve_run(settings: Settings) -> Run:
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
     rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
     forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""
-    run = resolve(params, known).model_copy(update={"contract": rules, "forgotten": forgotten})
+    run = resolve(params.small(known.rows) if small else params, known).model_copy(
+        update={"contract": rules, "forgotten": forgotten}
+    )
     save_run(run)
     return run
 

@@ -1,0 +1,1 @@
+"""What CI looks at beside tests and model; each file is one target of the Makefile. Standard library and tools alone."""

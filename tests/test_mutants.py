@@ -1,0 +1,201 @@
+"""Changes that a careless colleague could push: each is stopped by the gate that is meant for it, which names it.
+
+The project is the small trained one. A gate is a target of its Makefile, as the workflow calls it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+Change = Callable[[Project], None]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change, and who stops it.
+
+    Attributes:
+        name: What somebody did.
+        change: Does it.
+        gate: The words after `make`.
+        says: What has to be in what the gate prints.
+        long: Whether `make test` leaves it to `make test-all`; one mutant for each gate stays there.
+    """
+
+    name: str
+    change: Change
+    gate: str
+    says: str
+    long: bool = True
+
+
+def edit(file: str, old: str, new: str) -> Change:
+    return lambda project: project.replace(file, old, new)
+
+
+def append(file: str, text: str) -> Change:
+    def change(project: Project) -> None:
+        path = project / file.replace("PACKAGE", project.package)
+        path.write_text(path.read_text() + text)
+
+    return change
+
+
+def delivered(code: str) -> Change:
+    """Change the rows, as `rows`, that the source delivers."""
+
+    def change(project: Project) -> None:
+        project.replace("src/PACKAGE/io/source.py", "def read(", "def _before(")
+        append(
+            "src/PACKAGE/io/source.py",
+            "\n\ndef read(*arguments):\n    import numpy as np\n\n"
+            "    random = np.random.default_rng(0)\n    for rows in _before(*arguments):\n"
+            f"        {code}\n        yield rows\n",
+        )(project)
+
+    return change
+
+
+def params(old: str, new: str) -> Change:
+    return edit("params.yaml", old, new)
+
+
+def remove_a_test(project: Project) -> None:
+    file = project / "tests/core/test_gate.py"
+    text = file.read_text()
+    start = text.index("def test_as_json_has_every_check")
+    rest = text[start:].partition("\n\n\n")[2]
+    file.write_text((text[:start] + rest).rstrip() + "\n")
+
+
+def notebook(old: str, new: str) -> Change:
+    def change(project: Project) -> None:
+        file = project / "notebooks/explore.ipynb"
+        content = json.loads(file.read_text())
+        changed = 0
+        for cell in content["cells"]:
+            source = "".join(cell["source"])
+            if old in source:
+                cell["source"], changed = source.replace(old, new), changed + 1
+        assert changed, old
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def output_in_notebook(project: Project) -> None:
+    file = project / "notebooks/explore.ipynb"
+    content = json.loads(file.read_text())
+    cell = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["Ada, 1815\n"]}]
+    file.write_text(json.dumps(content))
+
+
+def fake_secret(project: Project) -> None:
+    token = "_".join(("ghp", "0123456789abcdefABCDEF0123456789abcd"))
+    (project / "settings.local.py").write_text(f'TOKEN = "{token}"\n')
+    commit(project, "settings")
+
+
+def workflow(old: str, new: str) -> Change:
+    return edit(".github/workflows/ci.yml", old, new)
+
+
+def commit(project: Project, message: str) -> None:
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
+    for words in (("add", "--all"), (*who, "commit", "--quiet", "--no-verify", "--message", message)):
+        subprocess.run(["git", *words], cwd=project.folder, check=True, capture_output=True)
+
+
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
+FEATURES, MODEL = "src/PACKAGE/core/features.py", "src/PACKAGE/core/model.py"
+
+MUTANTS = [
+    # data
+    Mutant("a column is dropped", delivered('rows = rows.drop(columns="seats")'), "review", "seats"),
+    Mutant("the bad rows are twice as many", delivered('rows.loc[random.random(len(rows)) < 0.05, "distance"] = -1.0'), "review", "max_bad_share", long=False),
+    Mutant("miles become metres", delivered('rows["distance"] = rows["distance"] * 1609.0'), "review", "distance"),
+    Mutant("a time in another zone", edit(FEATURES, "America/New_York", "UTC"), "test ONLY=tests/io/test_source.py", "failed"),
+    # learning
+    Mutant("the label leaks", delivered('rows["seats"] = rows["late"].astype("float64") + 100'), "review", "seats"),
+    Mutant("the labels are shuffled", delivered('rows["late"] = random.permutation(rows["late"])'), "review", "gate.", long=False),
+    Mutant("the labels are turned around", delivered('rows["late"] = ~rows["late"].astype("boolean")'), "review", "contract.effect"),
+    Mutant("training sees the test window", edit("src/PACKAGE/stages/split.py", '*_moments(run, "start", "test_start"), skip=skip', '*_moments(run, "start", "end"), skip=skip'), "test ONLY=tests/stages", "failed"),
+    Mutant("miles become kilometres", delivered('rows["distance"] = rows["distance"] * 1.609'), "test ONLY=tests/io/test_source.py", "failed"),
+    Mutant("a row looks at its neighbours", edit(FEATURES, "    departure = ", "    rows = rows.assign(distance=rows['distance'].rolling(3, min_periods=1).mean())\n    departure = "), "test ONLY=tests/core/test_features.py", "failed"),
+    Mutant("a fit is not repeatable", edit(MODEL, "random_state=seed", "random_state=None"), "test-model", "test_the_same_rows_teach_the_same", long=False),
+    Mutant("answers take ten times as long", edit(FEATURES, "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n", "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n    for _ in range(60):\n        rows.copy().describe(include='all')\n"), "review", "review.slower"),
+    # code
+    Mutant("the formatting is broken", append(MODEL, "x=1\n"), "check", "make format", long=False),
+    Mutant("a type is wrong", append("src/PACKAGE/core/gate.py", '\n\ndef half(value: float) -> str:\n    """Half of it."""\n    return value / 2\n'), "check", "return-value"),
+    Mutant("a name is not there", append("src/PACKAGE/core/gate.py", '\n\ndef half(value: float) -> float:\n    """Half of it."""\n    return vlaue / 2\n'), "check", "F821"),
+    Mutant("core talks to a disk", append("src/PACKAGE/core/gate.py", "\n\nfrom ..io import tables  # noqa: E402, F401\n"), "test ONLY=tests/test_architecture.py", "failed"),
+    Mutant("the coverage limit is lowered", edit("pyproject.toml", "fail_under = 90", "fail_under = 50"), "check", "fail_under is 50"),
+    Mutant("a test is deleted", remove_a_test, "check", "test_as_json_has_every_check", long=False),
+    Mutant("a rule of params.yaml has a typo", params("bootstrap", "bootsrap"), "review", "did you mean bootstrap"),
+    # delivery
+    Mutant("an action is not pinned", workflow(CHECKOUT, "actions/checkout@v7"), "audit ONLY=workflows", "unpinned-uses"),
+    Mutant("permissions are widened", workflow("permissions: {}", "permissions: write-all"), "audit ONLY=workflows", "excessive-permissions", long=False),
+    Mutant("a title reaches the shell", workflow("- run: make test-model", "- run: echo '${{ github.event.pull_request.title }}'"), "audit ONLY=workflows", "template-injection"),
+    Mutant("a credential stays in the checkout", workflow("          persist-credentials: false\n", ""), "audit ONLY=workflows", "artipacked"),
+    Mutant("a secret is committed", fake_secret, "audit ONLY=secrets", "settings.local.py"),
+    Mutant("the lock is edited by hand", edit("uv.lock", 'name = "cloudpickle"\nversion = "', 'name = "cloudpickle"\nversion = "0.'), "check-lock", "uv.lock", long=False),
+    # the notebook
+    Mutant("the notebook's output is removed", notebook("plt.show()", "plt.close()"), "notebook", "shows nothing", long=False),
+    Mutant("the notebook does not run", notebook("CONTRACT.features()", "CONTRACT.inputs()"), "notebook", "explore.ipynb stops"),
+    Mutant("the notebook shows people", output_in_notebook, "notebook", "holds outputs"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def committed(trained: Project) -> Project:
+    """The trained project as a colleague clones it, with the gates of real life and a champion that was measured on the same."""
+    trained.set_params(
+        gate={
+            "metric": "auc",
+            "at_least": {"auc": 0.6},
+            "at_most": {},
+            "better_than_baseline": 0.05,
+            "worse_than_champion": 0.5,
+        }
+    )
+    trained.make("review")
+    commit(trained, "as it is")
+    return trained
+
+
+@pytest.fixture
+def colleague(committed: Project, tmp_path: Path) -> Project:
+    from conftest import fork_of
+
+    project = fork_of(committed, tmp_path / "project")
+    project.environment["BASE"] = project.command("git", "rev-parse", "HEAD").stdout.strip()
+    return project
+
+
+def test_nothing_stops_the_project_as_it_is(colleague: Project) -> None:
+    for gate in dict.fromkeys(mutant.gate for mutant in MUTANTS if not mutant.gate.startswith("test ")):
+        colleague.make(*gate.split())
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(one, id=one.name, marks=[pytest.mark.long] if one.long else []) for one in MUTANTS]
+)
+def test_a_mutant_is_stopped(colleague: Project, mutant: Mutant) -> None:
+    mutant.change(colleague)
+    said = colleague.command("make", *mutant.gate.split())
+    assert said.returncode != 0, said.stdout + said.stderr
+    assert mutant.says in said.stdout + said.stderr
+
+
+def test_there_are_mutants_for_every_gate() -> None:
+    gates = {mutant.gate.split()[0] for mutant in MUTANTS}
+    assert gates >= {"check", "check-lock", "test", "test-model", "review", "notebook", "audit"}
+    assert len(MUTANTS) >= 20

@@ -1,0 +1,270 @@
+"""The workflows, executed: act runs them on this machine, from a fresh clone with an empty home, as GitHub's runner would.
+
+Actions that would be downloaded are replaced by local ones (tests/runner/), and nothing else is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runner
+import yaml
+from conftest import ROOT, GitHub, Project, Render, end, mlflow_server
+from test_render import pairs
+
+KNOWN = {
+    ("actions/checkout", "3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
+    ("actions/setup-python", "5fda3b95a4ea91299a34e894583c3862153e4b97", "v7.0.0"),
+    ("actions/upload-artifact", "bbbca2ddaa5d8feaa63e36b76fdaad77386f024f", "v7.0.0"),
+    ("actions/download-artifact", "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c", "v8.0.1"),
+    ("astral-sh/setup-uv", "20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
+}
+"""Read from the tags of these projects. A commit that nobody has makes every project red, and no linter sees it."""
+
+JOBS = {
+    "format, lint, types, lock",
+    "tests with the coverage gate",
+    "data, model, notebook",
+    "secrets, workflows, packages",
+    "pass",
+}
+TARGETS = ["audit", "check", "check-lock", "notebook", "pass", "review", "test", "test-model"]
+
+
+@pytest.fixture(scope="session")
+def act() -> Path:
+    found = runner.bring(ROOT / ".tools/bin")
+    if found is None:
+        said = "NOT RUN: the workflows; act is missing, and there is no Go to build it with (https://go.dev/dl)"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+    return found
+
+
+def pull_request(clone: Path, head: str) -> dict[str, Any]:
+    base = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    request = {"number": 7, "title": "$(touch injected)", "head": {"repo": {"full_name": head}}, "base": {"sha": base}}
+    return {"number": 7, "pull_request": request, "repository": {"full_name": "ada/flights"}}
+
+
+# ------------------------------------------------------------------------------------------------------ In full
+
+
+def test_a_pull_request_is_green_and_shows_its_model(
+    act: Path,
+    render: Render,
+    demo: Project,
+    small_environment: Path,
+    tmp_path: Path,
+    github: GitHub,
+) -> None:
+    """All jobs of ci.yml on the default project, against the champion of a whole run; then the comment."""
+    project = tmp_path / "project"
+    shutil.copytree(render(), project)
+    shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
+    shutil.copy2(demo / "champion.json", project / "champion.json")
+    clone = runner.push(project, tmp_path / "clone")
+    begun = time.monotonic()
+    done = runner.run(act, clone, "pull_request", pull_request(clone, "ada/flights"), GITHUB_API_URL=github.address)
+    print(f"ci.yml took {time.monotonic() - begun:.0f} s")
+    assert done.passed, done.output[-6000:]
+    assert done.jobs == dict.fromkeys(JOBS | {"the model on the pull request"}, True)
+    page = (done.artifacts / "reports/review.md").read_text()
+    assert "Model: passed" in page and "Champion: version 1" in page and "review.keeps" in page
+    assert "xychart" in page and page.splitlines()[0] in done.output  # the job's summary
+    assert [path for path, _ in github.written] == ["/repos/ada/flights/issues/7/comments"]
+    assert page in github.written[0][1]["body"]
+    assert json.loads((done.artifacts / "sbom/sbom.json").read_text())["components"]
+    assert (done.artifacts / "reports/report.html").exists()
+    assert not (done.artifacts / "uv.lock").exists()
+    assert not (clone / "injected").exists()
+
+
+def test_the_first_push_is_green(act: Path, render: Render, tmp_path: Path) -> None:
+    """Without a lock, a table, a store or a champion: everything runs, and what is missing is said."""
+    project = tmp_path / "project"
+    shutil.copytree(
+        render(data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows"), project
+    )
+    clone = runner.push(project, tmp_path / "clone")
+    done = runner.run(act, clone, "push", {"before": "0" * 40})
+    assert done.passed, done.output[-6000:]
+    assert done.jobs == dict.fromkeys(JOBS, True)
+    assert "uv.lock is not committed" in done.output and "The source cannot be read from here" in done.output
+    offered = (done.artifacts / "uv.lock/uv.lock").read_text()
+    assert 'name = "mlflow"' in offered
+    assert "make adopt" in (done.artifacts / "reports/review.md").read_text()
+
+
+PAIRS = pairs(
+    {
+        "problem": ["classification", "regression"],
+        "data_source": ["sample", "own"],
+        "data_remote": [".data-store", "/srv/data", "s3://bucket/rows"],
+        "licence": ["MIT", "BSD-3-Clause", "Proprietary"],
+    }
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("answers", PAIRS, ids=lambda answers: ", ".join(answers.values()))
+def test_every_pair_of_answers_passes_the_gates(render: Render, tmp_path: Path, answers: dict[str, str]) -> None:
+    """Each pair of values of two questions, gate by gate as ci.yml calls them."""
+    project = Project(tmp_path / "project")
+    shutil.copytree(render(**answers), project.folder)
+    clone = Project(runner.push(project.folder, tmp_path / "clone"))
+    for target in TARGETS:
+        if target != "pass":
+            clone.make(target)
+
+
+# ----------------------------------------------------------------------------------------------------- The graph
+
+
+@pytest.fixture
+def graph(render: Render, tmp_path: Path) -> tuple[Path, Path]:
+    """A clone, and a PATH with a make that notes its target; the target that FAIL names fails."""
+    project = tmp_path / "project"
+    shutil.copytree(render(), project)
+    clone = runner.push(project, tmp_path / "clone")
+    tools, real = tmp_path / "bin", shutil.which("make")
+    tools.mkdir()
+    (tools / "make").write_text(
+        f'#!/bin/sh\necho "$1" >> {tmp_path}/targets\n'
+        '[ "$1" != "$FAIL" ] || exit 1\nmkdir -p reports; echo x > reports/review.md; echo {} > reports/sbom.json\n'
+        f'[ "$1" != pass ] || exec {real} --no-print-directory pass\n'
+    )
+    (tools / "make").chmod(0o755)
+    return clone, tools
+
+
+@pytest.mark.parametrize(
+    ("event", "head", "targets"),
+    [
+        ("push", "", TARGETS),
+        ("pull_request", "ada/flights", sorted([*TARGETS, "comment"])),
+        ("pull_request", "eve/flights", TARGETS),
+    ],
+)
+def test_what_runs_when(act: Path, graph: tuple[Path, Path], event: str, head: str, targets: list[str]) -> None:
+    """A fork's pull request runs everything but the comment, whose right it must not have."""
+    clone, tools = graph
+    payload = pull_request(clone, head) if head else {"before": "0" * 40}
+    done = runner.run(act, clone, event, payload, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
+    assert done.passed, done.output[-3000:]
+    assert sorted((tools.parent / "targets").read_text().split()) == targets
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "pass"])
+def test_a_step_that_fails_is_not_passed(act: Path, graph: tuple[Path, Path], target: str) -> None:
+    clone, tools = graph
+    done = runner.run(
+        act, clone, "push", {"before": "0" * 40}, FAIL=target, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"
+    )
+    assert not done.passed
+    assert done.jobs["pass"] is False
+
+
+# ------------------------------------------------------------------------------------------------------ Training
+
+
+def test_training_without_a_store_says_so_and_is_green(
+    act: Path, render: Render, small_environment: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(render(), project)
+    shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
+    clone = runner.push(project, tmp_path / "clone")
+    done = runner.run(act, clone, "workflow_dispatch", workflow="train.yml")
+    assert done.passed, done.output[-3000:]
+    assert "not configured" in done.output and "MLFLOW_TRACKING_URI" in done.output and "DATA_REMOTE" in done.output
+    assert "train ..." not in done.output
+
+
+def test_training_registers_and_pushes(act: Path, trained: Project, s3: dict[str, str], tmp_path: Path) -> None:
+    """From a clone, with a registry and a store that others see: fetched, trained, registered, pushed."""
+    registry, server = mlflow_server(trained, tmp_path)
+    project = tmp_path / "project"
+    shutil.copytree(
+        trained.folder, project, ignore=shutil.ignore_patterns(".venv", ".git", ".cache", "data", "models", "mlflow.db")
+    )
+    text = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(re.sub(r'"dvc>', '"dvc[s3]>', text))
+    subprocess.run(["uv", "lock", "--quiet"], cwd=project, check=True)
+    there = {"MLFLOW_TRACKING_URI": registry, "SOURCE_URI": trained.environment["SOURCE_URI"],
+             "DATA_REMOTE": s3["DATA_REMOTE"], "DATA_REMOTE_ENDPOINT": s3["DATA_REMOTE_ENDPOINT"]}  # fmt: skip
+    secret = {key: s3[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    try:
+        for name, trains in (("clone", True), ("again", False)):  # with nothing new it fetches what the store has
+            clone = runner.push(project, tmp_path / name, "what the run before wrote")
+            done = runner.run(act, clone, "workflow_dispatch", workflow="train.yml", variables=there, secrets=secret)
+            assert done.passed, done.output[-6000:]
+            assert "1, champion" in done.output and ("train ..." in done.output) is trains
+            for file in ("dvc.lock", "run.yaml", "champion.json"):
+                shutil.copy2(done.artifacts / "training" / file, project / file)
+        assert secret["AWS_SECRET_ACCESS_KEY"] not in done.output
+        assert list((tmp_path / "store/bucket/flights").rglob("*.dir"))
+    finally:
+        end(server)
+
+
+# ----------------------------------------------------------------------------------------------------- Their form
+
+
+@pytest.mark.parametrize("folder", ["template", "."])
+def test_actions_are_known_ones(folder: str) -> None:
+    used = runner.uses(ROOT / folder)
+    assert used and used <= KNOWN
+    for path in (ROOT / folder / ".github/workflows").glob("*.yml"):
+        assert len(re.findall(r"uses: ", path.read_text())) == len(runner.USES.findall(path.read_text())), path
+
+
+@pytest.mark.parametrize("folder", ["template", "."])
+def test_every_step_is_a_target(folder: str) -> None:
+    makefile = (ROOT / folder / ("Makefile.jinja" if folder == "template" else "Makefile")).read_text()
+    for path in (ROOT / folder / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            for step in job["steps"]:
+                if "run" in step:
+                    target = re.fullmatch(r"make ([a-z-]+)", step["run"])
+                    assert target and re.search(rf"^{target[1]}:", makefile, re.M), step["run"]
+
+
+@pytest.mark.parametrize("folder", ["template", "."])
+def test_linters_find_nothing(act: Path, folder: str) -> None:
+    """actionlint, zizmor in its pedantic mode, yamllint; the schema of Dependabot's file."""
+    place = ROOT / folder / ".github"
+    tools = Path(sys.executable).parent
+    lint = runner.bring(ROOT / ".tools/bin", "actionlint")
+    assert lint is not None
+    commands = [
+        [str(lint), *map(str, sorted((place / "workflows").glob("*.yml")))],
+        [str(tools / "zizmor"), "--offline", "--pedantic", "--quiet", "--no-progress", str(place)],
+        [str(tools / "yamllint"), "--strict", "--config-data", "{extends: default, rules: {line-length: {max: 128}, document-start: disable, truthy: {check-keys: false}, comments: {min-spaces-from-content: 1}}}", str(place)],
+        *([[str(tools / "check-jsonschema"), "--builtin-schema", "vendor.dependabot", str(place / "dependabot.yml")]] if (place / "dependabot.yml").exists() else []),
+    ]  # fmt: skip
+    for words in commands:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shellcheck_finds_nothing() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("shellcheck")), str(ROOT / ".ci/run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
