@@ -58,6 +58,14 @@ def train(project: Project, trials: int = 3) -> dict[str, object]:
     return dict(json.loads((project / "reports/facts.json").read_text()))
 
 
+def passes_ci(project: Project) -> None:
+    """What a pull request goes through, after the checks and the tests."""
+    assert "reports/review.md: passed" in project.make("review")
+    assert "Champion: version 1" in (project / "reports/review.md").read_text()
+    project.make("test-model")
+    project.make("notebook")
+
+
 def decisions(project: Project) -> dict[str, dict[str, str]]:
     return {one["name"]: one for one in json.loads((project / "adoption.json").read_text())["columns"]}
 
@@ -142,6 +150,7 @@ def test_customers_with_everything_that_people_write(own: Own, tmp_path: Path) -
     assert "answered 49 rows, set 1 aside" in said
     done = project.command(".venv/bin/pytest", "-q", "tests/core", "tests/stages")
     assert done.returncode == 0, done.stdout[-6000:]
+    passes_ci(project)
 
 
 def test_names_that_files_have(own: Own, tmp_path: Path) -> None:
@@ -244,6 +253,7 @@ def test_many_classes_from_parquet(own: Own, small_environment: Path, tmp_path: 
     lines = list(csv.DictReader((project / "answers.csv").open()))
     assert {line["prediction"] for line in lines} <= set(facts["classes"])
     assert all(abs(sum(float(line[f"score {name}"]) for name in facts["classes"]) - 1) < 1e-6 for line in lines[:50])
+    passes_ci(project)
 
 
 def test_a_rare_class_a_long_tail_and_a_database(own: Own, tmp_path: Path) -> None:

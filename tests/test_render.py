@@ -74,7 +74,9 @@ def test_whole_and_formatted(render: Render, answers: dict[str, str]) -> None:
         text = path.read_text()
         place = path.relative_to(project)
         if path.name != ".copier-answers.yml" and "{{ x }}" not in str(answers):
-            assert not re.search(r"\{\{|\{%|\{#", text) or path.suffix in (".py", ".html"), f"Jinja is left in {place}"
+            assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text) or path.suffix in (".py", ".html"), (
+                f"Jinja is left in {place}"
+            )
         assert not text or (text.endswith("\n") and not text.endswith("\n\n")), place
         assert not any(line != line.rstrip() for line in text.splitlines()), f"{place}: white space at a line's end"
         if path.suffix in (".yaml", ".yml"):

@@ -134,20 +134,25 @@ def test_every_pair_of_answers_passes_the_gates(render: Render, tmp_path: Path, 
 
 
 @pytest.fixture
-def graph(render: Render, tmp_path: Path) -> tuple[Path, Path]:
-    """A clone, and a PATH with a make that notes its target; the target that FAIL names fails."""
-    project = tmp_path / "project"
-    shutil.copytree(render(), project)
-    clone = runner.push(project, tmp_path / "clone")
+def noting(tmp_path: Path) -> Path:
+    """A folder with a make that notes its target, and VERSION; the target that FAIL names fails."""
     tools, real = tmp_path / "bin", shutil.which("make")
     tools.mkdir()
     (tools / "make").write_text(
-        f'#!/bin/sh\necho "$1" >> {tmp_path}/targets\n'
+        f'#!/bin/sh\necho "$1$VERSION" >> {tmp_path}/targets\n'
         '[ "$1" != "$FAIL" ] || exit 1\nmkdir -p reports; echo x > reports/review.md; echo {} > reports/sbom.json\n'
         f'[ "$1" != pass ] || exec {real} --no-print-directory pass\n'
     )
     (tools / "make").chmod(0o755)
-    return clone, tools
+    return tools
+
+
+@pytest.fixture
+def graph(render: Render, noting: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A clone of a project, and the folder with that make."""
+    project = tmp_path / "project"
+    shutil.copytree(render(), project)
+    return runner.push(project, tmp_path / "clone"), noting
 
 
 @pytest.mark.parametrize(
@@ -175,6 +180,31 @@ def test_a_step_that_fails_is_not_passed(act: Path, graph: tuple[Path, Path], ta
     )
     assert not done.passed
     assert done.jobs["pass"] is False
+
+
+@pytest.mark.parametrize(
+    ("workflow", "event", "fail", "targets"),
+    [
+        ("ci.yml", "push", "", ["check", "test", "pass"]),
+        ("ci.yml", "pull_request", "check", ["check", "pass"]),
+        ("canary.yml", "workflow_dispatch", "", ["canary"]),
+        ("canary.yml", "workflow_dispatch", "canary", ["canary", "canary-issue"]),
+        ("release.yml", "workflow_dispatch", "", ["refresh", "test-all", "release1.4.0"]),
+        ("release.yml", "workflow_dispatch", "test-all", ["refresh", "test-all"]),
+    ],
+)
+def test_our_own(
+    act: Path, template: Path, noting: Path, tmp_path: Path, workflow: str, event: str, fail: str, targets: list[str]
+) -> None:
+    """The template's workflows: what a push needs, who hears of a canary that fell, what a release waits for."""
+    project = tmp_path / "project"
+    shutil.copytree(template, project)
+    clone = runner.push(project, tmp_path / "clone")
+    path = f"{noting}{os.pathsep}{os.environ['PATH']}"
+    payload = {"inputs": {"version": "1.4.0"}}
+    done = runner.run(act, clone, event, payload, workflow=workflow, FAIL=fail, PATH=path)
+    assert done.passed is (not fail), done.output[-3000:]
+    assert (tmp_path / "targets").read_text().split() == targets
 
 
 # ------------------------------------------------------------------------------------------------------ Training

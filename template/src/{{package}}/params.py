@@ -71,9 +71,12 @@ class Validation(_Section):
 
 
 class Search(_Section):
-    """`trials` sets of hyperparameters, compared on at most `max_rows` rows, spread over all before the test."""
+    """`trials` sets of hyperparameters, compared on at most `max_rows` rows, spread over all before the test. The first is
+    the `guess`, where one is given, else FIRST_GUESS of core/model.py.
+    """
 
     trials: int = Field(default=5, ge=1)
+    guess: dict[str, Any] = {}
     max_rows: int = Field(default=100_000, ge=100)
 
 
@@ -128,15 +131,17 @@ class Params(_Section):
     promotion: Promotion = Promotion()
     review: Review = Review()
 
-    def small(self, rows: int) -> Params:
-        """The same rules on as little as a review takes of a source that has so many rows; the test rows stay the same."""
+    def small(self, rows: int, guess: Mapping[str, Any]) -> Params:
+        """The same rules on as little as a review takes of a source that has so many rows, with the champion's hyperparameters
+        as the first guess; the test rows stay the same.
+        """
         days = int(self.window.days * self.review.rows / max(rows, 1))
         days = min(self.window.days, max(days, 2 * (self.split.test_days or 0), 1))
         trials = min(self.search.trials, self.review.trials)
         return self.model_copy(
             update={
                 "window": self.window.model_copy(update={"days": days}),
-                "search": self.search.model_copy(update={"trials": trials}),
+                "search": self.search.model_copy(update={"trials": trials, "guess": dict(guess)}),
             }
         )
 

@@ -410,7 +410,7 @@ class Registry:
         except (ProjectError, OSError, ValueError):
             return {}
         slices = [{key: line[key] for key in ("slice", "group", "rows", "value")} for line in facts.get("slices", [])]
-        return {"slices": slices, "columns": facts.get("names", [])}
+        return {"params": facts.get("params", {}), "slices": slices, "columns": facts.get("names", [])}
 
     def _point(self, champion: Version, move: Move) -> None:
         """Write champion.json for those who have no registry at hand: a pull request's CI, a fork, the delivery."""

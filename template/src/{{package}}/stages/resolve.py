@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,12 +16,13 @@ from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resol
 from ..settings import Paths, Settings
 
 
-def resolve_run(settings: Settings, small: bool = False) -> Run:
+def resolve_run(settings: Settings, small: bool = False, guess: Mapping[str, Any] | None = None) -> Run:
     """Ask the source whether it changed and write run.yaml.
 
     Args:
         settings: Where the source is.
         small: Take as little as a review does.
+        guess: The hyperparameters that a review tries first.
 
     Raises:
         ProjectError: If the source cannot be read, or params.yaml not be used.
@@ -40,7 +42,7 @@ def resolve_run(settings: Settings, small: bool = False) -> Run:
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
     rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
     forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""
-    run = resolve(params.small(known.rows) if small else params, known).model_copy(
+    run = resolve(params.small(known.rows, guess or {}) if small else params, known).model_copy(
         update={"contract": rules, "forgotten": forgotten}
     )
     save_run(run)

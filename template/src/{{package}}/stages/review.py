@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import ProjectError
-from ..core import gate, report
+from ..core import gate, model, report, search
 from ..core.schema import CONTRACT
 from ..io import bundle, dvc, tables
 from ..params import Run, load_run
@@ -52,15 +52,16 @@ def review(settings: Settings) -> Review:
         ProjectError: If a stage fails.
     """
     note = ""
+    champion = tables.read_json(Paths.POINTER) if Paths.POINTER.exists() else None
+    guess = _known_hyperparameters(champion)
     try:
-        resolve_run(settings, small=True)
+        resolve_run(settings, small=True, guess=guess)
     except ProjectError as error:
         settings = _on_rows_of_the_tests(settings, error)
         note = f"{MADE_UP}({error}) "
-        resolve_run(settings, small=True)
+        resolve_run(settings, small=True, guess=guess)
     dvc.repro(settings)
     run, facts = load_run(), tables.read_json(Paths.FACTS)
-    champion = tables.read_json(Paths.POINTER) if Paths.POINTER.exists() else None
     verdict = judge(run, facts, None if note else champion, made_up=bool(note))
     text = report.review(facts, verdict, champion, f"> {note}\n\n" if note else "")
     tables.write_text(text, Paths.REVIEW)
@@ -68,6 +69,12 @@ def review(settings: Settings) -> Review:
         with Path(settings.github_step_summary).open("a", encoding="utf-8") as page:
             page.write(text)
     return Review(verdict.passed, text, tuple(verdict.reasons), note)
+
+
+def _known_hyperparameters(champion: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of the champion, so that like is compared with like; none where today's model has others."""
+    found = dict((champion or {}).get("params", {}))
+    return found if any(set(found) == set(guess) for guess in search.guesses(model.FIRST_GUESS)) else {}
 
 
 def judge(run: Run, facts: Mapping[str, Any], champion: Mapping[str, Any] | None, made_up: bool) -> gate.Verdict:

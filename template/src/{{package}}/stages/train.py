@@ -51,7 +51,7 @@ def train() -> None:
             else search.folds(len(spread), run.split.folds)
         )
         trials = search.search(
-            study, fit, model.search_space, model.FIRST_GUESS, inputs.iloc[spread], y[spread],
+            study, fit, model.search_space, run.search.guess or model.FIRST_GUESS, inputs.iloc[spread], y[spread],
             run.problem, run.gate.metric, pairs, run.search.trials, run.seed,
         )  # fmt: skip
     except ValueError as error:
