@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_the_page_of_mlflow(fork: Project) -> None:
     process = fork.start("make", "ui", f"PORT={port}")
     try:
         wait_for(f"http://127.0.0.1:{port}/health", process)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
+            assert "<title>MLflow" in page.read().decode()
     finally:
         end(process)
 
