@@ -410,7 +410,8 @@ class Registry:
         except (ProjectError, OSError, ValueError):
             return {}
         slices = [{key: line[key] for key in ("slice", "group", "rows", "value")} for line in facts.get("slices", [])]
-        return {"params": facts.get("params", {}), "slices": slices, "columns": facts.get("names", [])}
+        known = {key: facts[key] for key in ("target", "params") if key in facts}
+        return {**known, "slices": slices, "columns": facts.get("names", [])}
 
     def _point(self, champion: Version, move: Move) -> None:
         """Write champion.json for those who have no registry at hand: a pull request's CI, a fork, the delivery."""

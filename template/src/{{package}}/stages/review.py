@@ -52,7 +52,7 @@ def review(settings: Settings) -> Review:
         ProjectError: If a stage fails.
     """
     note = ""
-    champion = tables.read_json(Paths.POINTER) if Paths.POINTER.exists() else None
+    champion = _champion()
     guess = _known_hyperparameters(champion)
     try:
         resolve_run(settings, small=True, guess=guess)
@@ -69,6 +69,12 @@ def review(settings: Settings) -> Review:
         with Path(settings.github_step_summary).open("a", encoding="utf-8") as page:
             page.write(text)
     return Review(verdict.passed, text, tuple(verdict.reasons), note)
+
+
+def _champion() -> dict[str, Any] | None:
+    """What champion.json says; None where there is none, or it answers another question, as after another table came."""
+    found: dict[str, Any] = tables.read_json(Paths.POINTER) if Paths.POINTER.exists() else {}
+    return found if found and found.get("target", CONTRACT.target) == CONTRACT.target else None
 
 
 def _known_hyperparameters(champion: Mapping[str, Any] | None) -> dict[str, Any]:
