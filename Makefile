@@ -11,7 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench canary canary-issue refresh release pass
+.PHONY: help setup demo beside test test-all check format bench canary canary-issue refresh release release-check pass fleet-status \
+	fleet-update
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -37,6 +38,9 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@$(MAKE) --no-print-directory -C demo run
 	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
 
+beside: .venv/.ready ## a project beside a repository of yours: make beside REPOSITORY=../churn [INTO=../churn-mlops]
+	@$(BIN)/python -m beside "$$REPOSITORY" "$$INTO"
+
 test: .venv/.ready ## what a change has to pass: a full path through every capability
 	@$(BIN)/pytest -m "not long" -n $(WORKERS)
 
@@ -53,6 +57,13 @@ format: .venv/.ready ## format the code, mend what the linter can mend
 bench: .venv/.ready ## measure, and write docs/benchmarks.md [ONLY=name]
 	@$(BIN)/python benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
+fleet-status: .venv/.ready ## who follows which release, how far from the standard: make fleet-status PROJECTS=projects.txt [JSON=1]
+	@$(BIN)/python ci/fleet.py status "$(PROJECTS)" $(if $(JSON),--json)
+
+fleet-update: .venv/.ready ## update many projects in waves, each on a branch: make fleet-update PROJECTS=projects.txt [PLAN=1] [REF=]
+	@$(BIN)/python ci/fleet.py update "$(PROJECTS)" $(if $(JSON),--json) $(if $(REF),--ref "$(REF)") $(if $(SET),--set "$(SET)") \
+	  $(if $(WAVES),--waves "$(WAVES)") $(if $(CHECKS),--checks "$(CHECKS)") $(if $(PLAN),--plan) $(if $(TRUST),--trust) $(if $(FORCE),--force)
+
 canary: .venv/.ready ## does a project work with the newest packages and the newest Copier?
 	@$(BIN)/python ci/canary.py
 
@@ -62,7 +73,10 @@ canary-issue: .venv/.ready ## tell in an issue that it does not
 refresh: .venv/.ready ## move the known-good day to today; make test-all says whether it holds
 	@$(BIN)/python ci/release.py refresh
 
-release: .venv/.ready ## commit, tag, push, publish the notes: make release VERSION=1.4.0
+release-check: .venv/.ready ## what is in the way of a release: make release-check VERSION=1.4.0
+	@$(BIN)/python ci/release.py check
+
+release: .venv/.ready ## hold it against the release before, commit, tag; push where GitHub says so: make release VERSION=1.4.0
 	@$(BIN)/python ci/release.py publish
 
 pass: ## whether all jobs of a workflow passed: make pass RESULTS="success success"

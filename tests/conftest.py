@@ -26,6 +26,7 @@ import copier
 import pytest
 import yaml
 from filelock import FileLock
+from releases import Releases, clone_with_releases, git, missing, stand_in, tagged
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = (
@@ -104,13 +105,6 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
     return folder
 
 
-@pytest.fixture
-def by_turns() -> Iterator[None]:
-    """One test at a time of those that change what workers share."""
-    with FileLock(Path(os.environ[PLACE]) / "turn"):
-        yield
-
-
 @pytest.fixture(scope="session")
 def template() -> Path:
     """The template as it stands in the work tree, as a clean clone with one commit on top."""
@@ -131,6 +125,41 @@ def _clone(clone: Path) -> None:
     git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "work tree"]):
         subprocess.run([*git, *words], cwd=clone, check=True)
+
+
+@pytest.fixture(scope="session")
+def releases() -> Releases:
+    """The template as it stands in the work tree, with its history and a tag on each release; for reading."""
+    said = missing()
+    if said and os.environ.get("CI"):
+        pytest.fail(said)
+    if said:
+        pytest.skip(said)
+    return tagged(once("releases/copier-mlops", clone_with_releases))
+
+
+@pytest.fixture(scope="session")
+def two(releases: Releases) -> tuple[Path, str, str]:
+    """The template with a release that needs nobody's trust after the one of today: its folder, both tags."""
+
+    def make(folder: Path) -> None:
+        clone = folder / "copier-mlops"
+        git(ROOT, "clone", "--quiet", str(releases.clone), str(clone))
+        before = stand_in(clone)
+        for name, old, new in (
+            ("template/Makefile.jinja", "## the tests, with", "## all tests, with"),
+            ("template/.github/workflows/train.yml", "timeout-minutes: 180", "timeout-minutes: 170"),
+            ("CHANGELOG.md", "\n## ", "\n## 99.0.0 (2030-02-01)\n\nTraining is cut off earlier.\n\n## "),
+        ):
+            text = (clone / name).read_text()
+            assert old in text
+            (clone / name).write_text(text.replace(old, new, 1))
+        git(clone, "commit", "--quiet", "--all", "--message", "next")
+        git(clone, "tag", "v99.0.0")
+        (folder / "tag").write_text(f"v{before}")
+
+    place = once("two", make)
+    return place / "copier-mlops", (place / "tag").read_text(), "v99.0.0"
 
 
 Render = Callable[..., Path]
@@ -355,12 +384,25 @@ def fork(trained: Project, tmp_path: Path) -> Project:
 
 
 def fork_of(project: Project, folder: Path) -> Project:
-    """Copy a project but for its environment. Its registry is copied; what is new in it goes to the fork's own files."""
+    """Copy a project but for its environment. From its first command on its registry names the files of the copy."""
     shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".venv", ".prefect"), symlinks=True)
     (folder / ".venv").symlink_to(project.folder.resolve() / ".venv")
     source = folder.parent / "source"
     shutil.copytree(project.environment["SOURCE_URI"], source)
     return Project(folder, **{**project.environment, "PYTHONPATH": str(folder / "src"), "SOURCE_URI": str(source)})
+
+
+def borrowing(folder: Path, environment: Path, prefect_server: str, **more: str) -> Project:
+    """A rendered project of the default name that shares the packages of another, and reads its own code."""
+    (folder / ".venv").symlink_to(environment / ".venv")
+    shutil.copy2(environment / "uv.lock", folder / "uv.lock")
+    for name in ("pyproject.toml", "uv.lock"):
+        os.utime(folder / name, (0, 0))  # nothing is to be installed
+    project = Project(
+        folder, PYTHONPATH=str(folder / "src"), PREFECT_API_URL=prefect_server, OMP_NUM_THREADS="1", **more
+    )
+    project.command("git", "init", "--quiet")
+    return project
 
 
 # -------------------------------------------------------------------------------------------------- Servers
@@ -509,7 +551,7 @@ class GitHub:
     Attributes:
         address: Where it answers.
         open: What it lists, wherever it is asked.
-        written: The path and the body of everything that was posted.
+        written: The path and the body of everything that was posted or patched.
     """
 
     def __init__(self) -> None:
@@ -536,6 +578,8 @@ def github() -> Iterator[GitHub]:
         def do_POST(self) -> None:
             stub.written.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.answer({"html_url": "http://here"})
+
+        do_PATCH = do_POST  # noqa: N815 (the name that the server asks for)
 
         def log_message(self, *arguments: object) -> None:
             pass

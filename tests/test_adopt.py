@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, Render
+from conftest import Project, Render, borrowing
 
 ROWS = 1_500
 Own = Callable[..., Project]
@@ -31,15 +31,7 @@ def own(render: Render, small_environment: Path, prefect_server: str, tmp_path: 
     def made(**environment: str) -> Project:
         project = tmp_path / "own"
         shutil.copytree(render(data_source="own"), project)
-        (project / ".venv").symlink_to(small_environment / ".venv")
-        shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
-        for name in ("pyproject.toml", "uv.lock"):
-            os.utime(project / name, (0, 0))  # nothing is to be installed
-        found = Project(
-            project, PYTHONPATH=str(project / "src"), PREFECT_API_URL=prefect_server, OMP_NUM_THREADS="1", **environment
-        )
-        found.command("git", "init", "--quiet")
-        return found
+        return borrowing(project, small_environment, prefect_server, **environment)
 
     return made
 

@@ -20,6 +20,10 @@ import runner
 import yaml
 from conftest import ROOT, GitHub, Project, Render, end, mlflow_server
 from test_render import pairs
+from test_update import commit, start
+
+sys.path.insert(0, str(ROOT / "template"))
+from ci import propose as proposals
 
 KNOWN = {
     ("actions/checkout", "3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
@@ -248,6 +252,104 @@ def test_training_registers_and_pushes(act: Path, trained: Project, s3: dict[str
         assert list((tmp_path / "store/bucket/flights").rglob("*.dir"))
     finally:
         end(server)
+
+
+# ------------------------------------------------------------------------------------------------------ Updating
+
+
+def test_a_newer_release_is_proposed_once(
+    act: Path, two: tuple[Path, str, str], small_environment: Path, github: GitHub, tmp_path: Path
+) -> None:
+    """From a clone: one pull request, with the changelog as its text, written anew as long as it is open."""
+    template, before, after = two
+    project = start(template, before, tmp_path / "project", {}).folder
+    shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
+    clone = runner.push(project, tmp_path / "clone")
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
+    subprocess.run(["git", "remote", "set-url", "origin", str(bare)], cwd=clone, check=True)
+    there = {"GITHUB_API_URL": github.address, "GITHUB_REPOSITORY": "ada/flights"}
+
+    def propose(**secrets: str) -> runner.Ran:
+        event = {"repository": {"default_branch": "main"}}
+        return runner.run(act, clone, "workflow_dispatch", event, workflow="update.yml", secrets=secrets, **there)
+
+    done = propose()  # the release changes a workflow, and nobody gave a token for that
+    assert done.passed and "not configured" in done.output and "UPDATE_TOKEN" in done.output, done.output[-3000:]
+    assert not github.written
+
+    done = propose(UPDATE_TOKEN="made-here-too")
+    assert done.passed, done.output[-6000:]
+    ((path, body),) = github.written
+    assert path == "/repos/ada/flights/pulls"
+    assert (body["title"], body["head"], body["base"]) == (f"Template {after}", "update/template", "main")
+    assert "Training is cut off earlier." in body["body"] and "`make test` passed" in body["body"]
+    assert "made-here-too" not in done.output
+    shown = subprocess.run(
+        ["git", "show", "update/template:Makefile"], cwd=bare, check=True, capture_output=True, text=True
+    )
+    assert "all tests" in shown.stdout
+
+
+def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
+    two: tuple[Path, str, str],
+    github: GitHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    template, before, after = two
+    project = start(template, before, tmp_path / "project", {}).folder
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(tmp_path / "bare.git")], check=True)
+    subprocess.run(["git", "remote", "add", "origin", str(tmp_path / "bare.git")], cwd=project, check=True)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(proposals.update, "finish", lambda *some: "")  # the checks ran in the test above
+    assert proposals.main() == 1 and "needs GITHUB_API_URL" in capfd.readouterr().err
+    for name, value in {
+        "API_URL": github.address,
+        "REPOSITORY": "ada/flights",
+        "SERVER_URL": "http://127.0.0.1",
+        "TOKEN": "made-here",
+    }.items():
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    for name in ("COUNT", "KEY_0", "VALUE_0"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "0")  # so that it goes when the test does
+    monkeypatch.setenv("UPDATE_TOKEN", "made-here-too")
+    github.open = [{"number": 3, "head": {"ref": "another"}}, {"number": 7, "head": {"ref": "update/template"}}]
+    assert proposals.main() == 0
+    assert [path for path, _ in github.written] == ["/repos/ada/flights/pulls/7"]
+
+    # a person went on with the branch
+    subprocess.run(
+        [
+            "git",
+            "clone",
+            "--quiet",
+            "--branch",
+            "update/template",
+            str(tmp_path / "bare.git"),
+            str(tmp_path / "person"),
+        ],
+        check=True,
+    )
+    (tmp_path / "person/README.md").write_text("mine\n")
+    commit(tmp_path / "person")
+    subprocess.run(["git", "push", "--quiet"], cwd=tmp_path / "person", check=True)
+    assert proposals.main() == 1 and "commits that no update made" in capfd.readouterr().out
+    assert len(github.written) == 1
+
+    # a conflict is for a person
+    Project(project).replace("Makefile", "## the tests, with", "## our tests, with")
+    commit(project)
+    assert proposals.main() == 1 and "Makefile: lines" in capfd.readouterr().out
+
+    # a template on somebody's machine
+    monkeypatch.setenv("TEMPLATE", "/somebody/else")
+    assert proposals.main() == 0 and "not configured" in capfd.readouterr().out
+    monkeypatch.delenv("TEMPLATE")
+    newest = start(template, after, tmp_path / "newest", {}).folder
+    monkeypatch.chdir(newest)
+    assert proposals.main() == 0 and "nothing to do" in capfd.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------- Their form

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab import Lab
 from rows import Row
 
-from . import adopt, again, auc, ci, copying, demo, memory, overhead, scale, size
+from . import adopt, again, auc, ci, copying, demo, memory, overhead, scale, size, updating
 
 Measure = Callable[[Lab], list[Row]]
 
@@ -37,6 +37,7 @@ GROUPS: dict[str, Group] = {
     "peak_memory_pipeline": Group(memory.measure, memory.MEANING),
     "auc_months": Group(auc.measure, auc.MEANING),
     "adopt": Group(adopt.measure, adopt.MEANING),
+    "updating": Group(updating.measure, updating.MEANING),
     "ci": Group(ci.measure, ci.MEANING, long=True),
     "scale": Group(scale.measure, scale.MEANING, long=True),
 }

@@ -39,8 +39,8 @@ def call(method: str, path: str, body: object = None) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise CommentError(
-            f"GitHub refuses the comment ({error.code} of {method} {path}). The job needs `permissions: pull-requests: "
-            "write`, which a pull request from a fork never has."
+            f"GitHub refuses {method} {path} ({error.code}). The job needs `permissions: pull-requests: write`, which a pull "
+            "request from a fork never has; to open one, Settings, Actions, General has to allow it, too."
         ) from error
     except (OSError, ValueError) as error:
         raise CommentError(f"GitHub at {os.environ['GITHUB_API_URL']} does not answer: {error}") from error

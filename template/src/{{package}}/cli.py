@@ -389,6 +389,9 @@ def ui(port: int = 5000) -> None:
     if "://" in uri and not uri.startswith("sqlite:"):
         print(f"MLflow's page is {uri}")
         return
+    from .io.registry import settle_in
+
+    settle_in(uri)
     words = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     print(f"http://127.0.0.1:{port}", flush=True)
     os.execv(_tool("mlflow"), words)
@@ -421,6 +424,17 @@ def _move(act: Callable[[Any, Settings], Any]) -> None:
     with dvc.only_run():
         now = act(release, Settings())
     print(f"version {now.number} is the champion; champion.json says so, commit it")
+
+
+@app.command()
+def verify() -> None:
+    """Ask the champion its example rows again."""
+    from .stages.release import verify
+
+    version = verify(Settings())
+    print(
+        f"version {version.number} answers as it did" if version else "there is no champion yet; `make run` trains one"
+    )
 
 
 @app.command()
@@ -461,6 +475,31 @@ def reproduce(version: int) -> None:
     differing = ", ".join(again.differing_outputs(settings, version)) or "no output, only the metrics"
     print(f"version {version} is not reproduced; other content in: {differing}. Both are in .cache/reproduce.")
     raise typer.Exit(5)
+
+
+@app.command("move-registry")
+def move_registry(
+    uri: Annotated[str, typer.Argument(help="http://127.0.0.1:5000, or another sqlite:/// file.")],
+) -> None:
+    """Copy the registry's history to another store, compare, and use that one from then on."""
+    from .io import dvc, moving
+
+    if not uri:
+        fail("name the store to move to: make move-registry URI=http://127.0.0.1:5000", 2)
+    settings = Settings()
+    with dvc.only_run():
+        done = moving.move(settings, uri)
+    print(
+        f"there, and compared: {done.runs} runs, {done.models} models, {done.versions} versions, {done.files:,} files, the moves of the champion"
+    )
+    print(f"MLFLOW_TRACKING_URI in .env is {uri} now; champion.json names the runs there, commit it")
+    if not done.holds:
+        print("note: MLFLOW_TRACKING_URI is also set in the environment, which wins over .env: set it anew there")
+    if done.left:
+        print(f"note: not of this project, and not copied: {', '.join(done.left)}")
+    print(
+        f"the store before, {settings.mlflow_tracking_uri}, is as it was. To go back, write its address into .env, then: make history"
+    )
 
 
 def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

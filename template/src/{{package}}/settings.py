@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,7 @@ QUIET = {
 MANNERS = {
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),  # two folds are fitted at a time
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default gives up on a busy machine
@@ -78,6 +80,27 @@ class Settings(BaseSettings):
         file = {key: value for key, value in dotenv_values(".env").items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
         return {**QUIET, **MANNERS, **here, **file, **os.environ, **chosen}
+
+    def keep(self, name: str, value: str) -> bool:
+        """Write a setting into `.env`, which only its owner may read: whole, or not at all.
+
+        Returns:
+            Whether it holds; False if the environment says something else, which wins over the file.
+        """
+        file = Path(".env").resolve()
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        before = dotenv_values(file).get(name) or str(Settings.model_fields[name.lower()].default)
+        line = f"{name}='{value}'" if re.search(r"[\s#]", value) else f"{name}={value}"
+        text, known = re.subn(rf"^\s*(export\s+)?{name}\s*=.*$", lambda _: line, text, flags=re.M)
+        if not known:
+            text += ("\n" if text and not text.endswith("\n") else "") + line + "\n"
+        partial = Path(".cache/env")  # git ignores that folder, and what stands in .env may be secret
+        partial.parent.mkdir(exist_ok=True)
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+        return bool(getattr(self, name.lower()) == before)
 
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""

@@ -7,12 +7,15 @@ import datetime as dt
 import json
 import logging
 import shutil
+import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import mlflow
 import pandas as pd
@@ -32,6 +35,8 @@ POINTER = Path("champion.json")
 CHAMPION, CHALLENGER = "champion", "challenger"
 REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic")
 MOVE = "move."
+FILES = "mlartifacts"
+CREATED = "moved.created"
 
 _TYPES = {
     "string": DataType.string,
@@ -40,6 +45,16 @@ _TYPES = {
     "boolean": DataType.boolean,
     "timestamp": DataType.datetime,
 }
+
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
+"""Where MLflow's database keeps absolute places of files, by table and column."""
 
 
 class RegistryError(ProjectError):
@@ -114,6 +129,69 @@ class Scorer(PythonModel):
         return answers
 
 
+def database(uri: str) -> Path | None:
+    """The file of a `sqlite:` address; None for any other."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute() if uri.startswith("sqlite:///") else None
+
+
+def settle_in(uri: str) -> None:
+    """Make a database that was moved or copied with its folder name the files that came along, before MLflow opens it.
+
+    MLflow keeps absolute places. Each is changed to the same place beside the database as it lies now, unless a file is only
+    where it was; all in one transaction. A copy is thereby a project of its own: it neither reads nor writes the files of
+    the folder that it was copied from. Where no file came along and the old ones are there, nothing is changed.
+
+    Raises:
+        sqlite3.Error: If the database cannot be written to.
+    """
+    file = database(uri)
+    if file is None or not file.is_file():
+        return
+    with contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as base:
+        old = _former_folder(base)
+        if old is None or _folder(f"{old}/{FILES}").resolve() == (file.parent / FILES).resolve():
+            return
+        base.execute("BEGIN IMMEDIATE")
+        new = _new_places(base, old, file.parent)
+        for table, column, before, after in new:
+            base.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (after, before))  # noqa: S608 - _PLACES
+        base.execute("COMMIT")
+    if new:
+        was = "is a copy of" if _folder(old).exists() else "was moved from"
+        said = f"this project {was} {_folder(old)}: its registry names the files in {file.parent} now"
+        print(said, file=sys.stderr, flush=True)
+
+
+def _folder(uri: str) -> Path:
+    return Path(unquote(urlparse(uri).path) if uri.startswith("file:") else uri)
+
+
+def _former_folder(base: sqlite3.Connection) -> str | None:
+    """The folder that the files of this project's runs lay beside the database in, as MLflow writes it."""
+    try:
+        found = base.execute("SELECT artifact_location FROM experiments WHERE name = ?", (NAME,)).fetchone()
+    except sqlite3.DatabaseError:  # not MLflow's, or not yet: that is for MLflow to say
+        return None
+    place = str(found[0]) if found else ""
+    return place.removesuffix(f"/{FILES}") if place.startswith("file:") and place.endswith(f"/{FILES}") else None
+
+
+def _new_places(base: sqlite3.Connection, old: str, home: Path) -> list[tuple[str, str, str, str]]:
+    """What to change: table, column, from, to. None if no file came along; then new files go beside the database at most."""
+    roots = {f"{old}/": f"{home.as_uri()}/", f"{_folder(old)}/": f"{home}/"}  # the default experiment has no file://
+    found = []
+    for table, column in _PLACES:
+        if column in {line[1] for line in base.execute(f"PRAGMA table_info({table})")}:
+            for (place,) in base.execute(f"SELECT DISTINCT {column} FROM {table}"):  # noqa: S608 - _PLACES
+                root = next((root for root in roots if str(place).startswith(root)), None)
+                if root:
+                    found.append((table, column, place, roots[root] + place.removeprefix(root)))
+    came = [one for one in found if one[0] != "experiments" and _folder(one[3]).exists()]
+    if came:
+        return [one for one in found if _folder(one[3]).exists() or not _folder(one[2]).exists()]
+    return [one for one in found if one[0] == "experiments" and not _folder(one[2]).exists()]
+
+
 class Registry:
     """The registry of this project's model.
 
@@ -129,6 +207,7 @@ class Registry:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         with self._talking():
+            settle_in(self.uri)
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment = self._experiment()
@@ -137,7 +216,7 @@ class Registry:
     def _talking(self) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError, sqlite3.Error) as error:
             said = str(error).splitlines()[0][:200]
             raise UnreachableError(
                 f"MLflow at {self.uri} does not do its part: {said}. What was trained is kept; "
@@ -148,8 +227,8 @@ class Registry:
         found = self.client.get_experiment_by_name(NAME)
         if found is not None:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")  # a server knows itself where files go
-        place = Path("mlartifacts").absolute().as_uri() if local else None
+        file = database(self.uri)  # a server knows itself where files go
+        place = (file.parent / FILES).as_uri() if file else None
         return str(self.client.create_experiment(NAME, artifact_location=place))
 
     # ---------------------------------------------------------------------------------------------- Runs
@@ -250,7 +329,7 @@ class Registry:
                 str(one.run_id),
                 one.tags.get("lineage", ""),
                 one.tags.get("status", "archived"),
-                dt.datetime.fromtimestamp(one.creation_timestamp / 1000, dt.UTC),
+                dt.datetime.fromtimestamp(int(one.tags.get(CREATED, one.creation_timestamp)) / 1000, dt.UTC),
             )
             for one in found
         ]

@@ -52,11 +52,17 @@ def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> 
 def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     """The gain of this run's model over the champion, both answering the test rows through their bundles.
 
-    None if the champion's contract no longer fits the rows; then it is said, and the other limits decide.
+    None if the champion's contract no longer fits the rows, or it does not answer with newer packages; then it is said, and the
+    other limits decide.
     """
     scored = tables.read(Paths.SCORED)
     rows = split.test(run)
-    old = bundle.load(registry.bundle(champion))
+    old = _answering(registry, champion)
+    if old is None:
+        print(
+            f"the champion (version {champion.number}) does not answer as it did with these packages; it is not compared"
+        )
+        return None
     if not _same_question(old, run):
         print(f"the champion (version {champion.number}) answers another question; it is not compared")
         return None
@@ -78,6 +84,20 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     return paired_gain(
         run.problem, run.gate.metric, y, mine, old.score(checked.good), run.evaluation.bootstrap, run.seed
     )
+
+
+def _answering(registry: Registry, champion: Version) -> bundle.Bundle | None:
+    """The champion's bundle; None if newer packages keep it from answering as it did.
+
+    Raises:
+        BundleError: If it is damaged.
+    """
+    try:
+        loaded = bundle.load(registry.bundle(champion))
+        bundle.verify(loaded)
+    except bundle.StaleBundleError:
+        return None
+    return loaded
 
 
 def _same_question(old: bundle.Bundle, run: Run) -> bool:
@@ -128,7 +148,13 @@ def _place(registry: Registry, version: Version, run: Run, settings: Settings) -
     if champion is None:
         registry.promote(version, settings.who, "the first model that passed the gate")
         return
-    if not _same_question(bundle.load(registry.bundle(champion)), run):
+    old = _answering(registry, champion)
+    if old is None:
+        registry.promote(
+            version, settings.who, "the champion before does not answer with the packages that are installed"
+        )
+        return
+    if not _same_question(old, run):
         registry.promote(version, settings.who, "the first model that answers this question")
         return
     registry.challenge(version)
@@ -230,6 +256,20 @@ def rollback(settings: Settings, why: str) -> Version:
     registry = Registry(settings)
     registry.settle()
     return registry.rollback(settings.who, why or "by hand")
+
+
+def verify(settings: Settings) -> Version | None:
+    """The champion, once it has answered its example rows as it did when it was made; None if there is none.
+
+    Raises:
+        BundleError: If it is damaged, does not load, or answers otherwise.
+    """
+    registry = Registry(settings)
+    registry.settle()
+    champion = registry.holder(CHAMPION)
+    if champion is not None:
+        bundle.verify(bundle.load(registry.bundle(champion)))
+    return champion
 
 
 def history(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,0 +1,273 @@
+"""The template that this project came from: its releases, whose file is whose, what it renders for some answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.version import InvalidVersion, Version
+
+ANSWERS = ".copier-answers.yml"
+MIRROR = ".cache/template.git"
+SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
+YOURS, SEED, OURS = "yours", "seeds", "ours"
+INSIDE = ("core/", "io/", "stages/", "flows/", "serving/")  # docs/ownership.md leaves src/<package>/ out
+
+
+class OriginError(Exception):
+    """The template or this project is not as it has to be; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A state of the template.
+
+    Attributes:
+        ref: A tag, or a commit between two of them as `git describe` names it.
+        commit: Its hash.
+        version: Its number by PEP 440; None without a tag at or before it.
+        day: When it was committed.
+    """
+
+    ref: str
+    commit: str
+    version: Version | None
+    day: dt.date
+
+
+def run(*words: str, at: Path, fails: bool = False, text: str | None = None) -> str:
+    """What a command says.
+
+    Raises:
+        OriginError: If it ends badly and may not.
+    """
+    done = subprocess.run(words, cwd=at, input=text, capture_output=True, text=True, check=False)
+    if done.returncode and not fails:
+        raise OriginError(f"`{' '.join(words)}` failed in {at}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout
+
+
+def answers(project: Path) -> dict[str, Any]:
+    """The answers that a project was rendered with.
+
+    Raises:
+        OriginError: If there are none, or they are not what Copier wrote.
+    """
+    file = project / ANSWERS
+    if not file.is_file():
+        raise OriginError(f"{file} is not there, so nobody knows which template this project follows")
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OriginError(f"{file} is no YAML ({error}); `git log -p {ANSWERS}` shows what it was") from error
+    if not isinstance(found, dict) or not {"_src_path", "_commit"} <= found.keys():
+        raise OriginError(f"{file} does not say _src_path and _commit; `git log -p {ANSWERS}` shows what it was")
+    return found
+
+
+def address(project: Path, source: str) -> str:
+    """Where a template is, for git: a folder relative to the project or to the folder beside it becomes absolute.
+
+    Raises:
+        OriginError: If it is a folder that is not there.
+    """
+    for short, whole in SHORT.items():
+        if source.startswith(short):
+            return f"{whole}{source.removeprefix(short).removesuffix('.git')}.git"
+    if source.startswith("git+"):
+        return source.removeprefix("git+")
+    if "://" in source or re.match(r"[\w.-]+@[\w.-]+:", source):
+        return source
+    for place in (Path(source).expanduser(), project / source, project.parent / source):
+        if place.is_absolute() and (place / "copier.yml").is_file():
+            return str(place.resolve())
+    raise OriginError(
+        f"the template is not at {source}, where {ANSWERS} says. Name where it is now: make update TEMPLATE=<address>"
+    )
+
+
+class Origin:
+    """A mirror of the template's history.
+
+    Args:
+        url: What git clones.
+        mirror: Where the mirror is kept.
+
+    Raises:
+        OriginError: If the template does not answer, and never did.
+    """
+
+    def __init__(self, url: str, mirror: Path) -> None:
+        self.url, self.mirror = url, mirror
+        self.note = ""
+        mirror.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{mirror}.lock").open("w") as turn:  # projects of a fleet share a mirror
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            self._fetch()
+
+    def _fetch(self) -> None:
+        known = self.mirror.exists() and run("git", "remote", "get-url", "origin", at=self.mirror, fails=True).strip()
+        if known == self.url:
+            words = ["git", "remote", "update", "--prune"]
+            if subprocess.run(words, cwd=self.mirror, capture_output=True, check=False).returncode:
+                self.note = f"the template at {self.url} does not answer; what was fetched before is used"
+            return
+        partial = Path(f"{self.mirror}.partial")
+        for old in (self.mirror, partial):
+            shutil.rmtree(old, ignore_errors=True)
+        words = ["git", "clone", "--quiet", "--mirror", "--", self.url, str(partial)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OriginError(f"the template at {self.url} does not answer: {done.stderr.strip()[-500:]}")
+        partial.rename(self.mirror)
+
+    def _git(self, *words: str, fails: bool = False) -> str:
+        return run("git", *words, at=self.mirror, fails=fails)
+
+    def text(self, ref: str, path: str) -> str:
+        """A file of the template as a release has it; empty where it has none."""
+        return self._git("show", f"{ref}:{path}", fails=True)
+
+    def release(self, ref: str) -> Release:
+        """The release of a tag, a commit or what `git describe` says.
+
+        Raises:
+            OriginError: If the template has no such thing.
+        """
+        commit = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fails=True).strip()
+        if not commit:
+            raise OriginError(f"the template at {self.url} has no {ref}; its releases: {self.listed() or 'none'}")
+        name = self._git("describe", "--tags", "--always", commit).strip()
+        day = dt.date.fromisoformat(self._git("show", "--no-patch", "--format=%cs", commit).strip())
+        return Release(name, commit, number(name), day)
+
+    @cached_property
+    def releases(self) -> list[Release]:
+        """All releases that are none before their time, the oldest first."""
+        lines = self._git("for-each-ref", "refs/tags", "--format=%(refname:short)").split()
+        known = [(number(tag), tag) for tag in lines]
+        finished = sorted((version, tag) for version, tag in known if version and not version.is_prerelease)
+        return [self.release(tag) for _, tag in finished]
+
+    def listed(self) -> str:
+        return ", ".join(release.ref for release in self.releases[-5:])
+
+    def newest(self) -> Release:
+        """The newest release; the newest commit where there is none."""
+        return self.releases[-1] if self.releases else self.release("HEAD")
+
+    def since(self, old: Release, new: Release) -> list[Release]:
+        """The releases after one, up to another."""
+        return [
+            one
+            for one in self.releases
+            if one.version
+            and new.version
+            and one.version <= new.version
+            and (not old.version or one.version > old.version)
+        ]
+
+    def changelog(self, old: Release, new: Release) -> str:
+        """What an owner must know of the releases after one, up to another; of an untagged one what is unreleased."""
+        sections = re.split(r"^## ", self.text(new.commit, "CHANGELOG.md"), flags=re.M)[1:]
+        wanted = {str(one.version) for one in self.since(old, new)}
+        told = []
+        for section in sections:
+            head = section.split(maxsplit=1)[0].removeprefix("v") if section.strip() else ""
+            untagged = (
+                head.lower() == "unreleased" and new.ref != f"v{new.version}" and section.split("\n", 1)[1].strip()
+            )
+            if head in wanted or untagged:
+                told.append(f"## {section.strip()}")
+        return "\n\n".join(told)
+
+    def migrations(self, old: Release, new: Release) -> list[str]:
+        """The versions whose migration an update crosses, the oldest first."""
+        listed = (yaml.safe_load(self.text(new.commit, "copier.yml")) or {}).get("_migrations", [])
+        found = {str(one["version"]) for one in listed if isinstance(one, Mapping) and "version" in one}
+        crossed = [text for text in found if new.version and old.version and old.version < Version(text) <= new.version]
+        return sorted(crossed, key=Version)
+
+    def render(self, release: Release, given: Mapping[str, Any], target: Path) -> None:
+        """Write what a release renders for some answers.
+
+        Raises:
+            OriginError: If Copier refuses the answers.
+        """
+        from copier import run_copy
+        from copier.errors import CopierError
+
+        data = {key: value for key, value in given.items() if not key.startswith("_")}
+        try:
+            run_copy(str(self.mirror), target, data=data, defaults=True, quiet=True, vcs_ref=release.commit)
+        except (CopierError, ValueError) as error:
+            raise OriginError(f"{release.ref} does not render with the answers of {ANSWERS}: {error}") from error
+
+    def ownership(self, release: Release) -> Ownership:
+        """Whose file is whose in a release."""
+        return Ownership(self.text(release.commit, "docs/ownership.md"))
+
+
+def number(name: str) -> Version | None:
+    """v1.2.0 as a version; v1.2.0-3-gabcdef as one after it; None for a bare hash."""
+    found = re.fullmatch(r"(v?\d[\w.]*?)(?:-(\d+)-g[0-9a-f]+)?", name)
+    if not found or re.fullmatch(r"[0-9a-f]{7,40}", name):
+        return None
+    try:
+        return Version(f"{found[1]}.post{found[2]}" if found[2] else found[1])
+    except InvalidVersion:
+        return None
+
+
+class Ownership:
+    """docs/ownership.md, as people read it.
+
+    Args:
+        text: The page.
+    """
+
+    def __init__(self, text: str) -> None:
+        rows = re.findall(r"^\| `([^`]+)`[^|]*\| (yours|seeds) +\|", text, re.M)
+        self.starred = [_whole(name) for name, owner in rows if owner == YOURS]
+        self.seeds = [_whole(name) for name, owner in rows if owner == SEED]
+        table = text.partition("| instead of editing |")[2].partition("\n\n")[0]
+        self.places = {
+            _whole(name): place.strip() for name, place in re.findall(r"^\| `([^`]+)`[^|]*\| (.+?) *\|$", table, re.M)
+        }
+
+    def of(self, path: str) -> str:
+        """yours, seeds or ours."""
+        if any(_matches(path, pattern) for pattern in self.seeds):
+            return SEED
+        return YOURS if any(_matches(path, pattern) for pattern in self.starred) else OURS
+
+    def place(self, path: str) -> str:
+        """Where one's own goes instead of into a file of ours; empty where the page names none."""
+        return next((place for pattern, place in self.places.items() if _matches(path, pattern)), "")
+
+
+def _whole(name: str) -> str:
+    return f"src/*/{name}" if name.startswith(INSIDE) else name
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return path.startswith(pattern) if pattern.endswith("/") else fnmatchcase(path, pattern)
+
+
+def files(folder: Path, but: Sequence[str] = (".git", "__pycache__")) -> Iterator[str]:
+    """The files under a folder, relative to it, with slashes."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in but)
+        for name in sorted(names):
+            yield (Path(place) / name).relative_to(folder).as_posix()
