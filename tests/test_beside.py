@@ -39,7 +39,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 
-API_KEY = "sk-live-4242aaaabbbbccccdddd"
+API_KEY = "made-up-4242-for-the-test"
 SEED = 42
 TARGET = "late"
 OUT = "/home/ada/models/flights.pkl"
@@ -497,7 +497,7 @@ write("hello")
 
 
 def test_secrets_and_paths_are_not_repeated(propose: Propose, tmp_path: Path) -> None:
-    secrets = ["hunter2hunter2", "AKIAABCDEFGHIJKLMNOP", "ghp_" + "a1" * 18, "s3cr3tpw", "tok-en-value-1", "pa55word!", "/home/ada/churn", "C:/Users/ada/x", "envsecret9"]  # fmt: skip
+    secrets = ["hunter2hunter2", "AKIA" + "ABCDEFGHIJKLMNOP", "ghp_" + "a1" * 18, "s3cr3tpw", "tok-en-value-1", "pa55word!", "/home/ada/churn", "C:/Users/ada/x", "envsecret9"]  # fmt: skip
     code = f"""import os
 password = "{secrets[0]}"
 client = connect(key="{secrets[1]}", token="{secrets[4]}")
