@@ -435,6 +435,28 @@ def test_killed_at_any_moment(after: float, ahead: Future, tmp_path: Path) -> No
     holds(project, lines, ahead.moved)
 
 
+def test_databases_are_copied_while_they_are_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the project, and MLflow's outside of it, which others may share; three copies are kept."""
+    project = tmp_path / "project"
+    for name in ("mlflow.db", ".prefect/prefect.db", ".cache/search.db", "../shared.db"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        with sqlite3.connect(project / name) as database:
+            database.execute("CREATE TABLE kept (x)")
+            database.execute("INSERT INTO kept VALUES (1)")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (project / ".env").write_text(f"MLFLOW_TRACKING_URI='sqlite:///{tmp_path}/shared.db'\n")
+    with sqlite3.connect(project / "mlflow.db") as writer:
+        writer.execute("INSERT INTO kept VALUES (2)")  # not committed yet
+        for number in range(5):
+            target = project / update.PLACE / f"backup-{number}"
+            names = update.back_up(project, target)
+    assert [str(name) for name in names] == [".cache/search.db", ".prefect/prefect.db", "mlflow.db"]
+    with sqlite3.connect(target / "mlflow.db") as copy:
+        assert copy.execute("SELECT x FROM kept").fetchall() == [(1,)]
+    assert (target / "outside-shared.db").is_file()
+    assert len(list((project / update.PLACE).glob("backup-*"))) == update.BACKUPS
+
+
 # --------------------------------------------------------------------------------------------------------- Answers
 
 

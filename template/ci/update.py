@@ -403,23 +403,40 @@ def databases(project: Path) -> list[Path]:
     return sorted(path.relative_to(project) for path in found if path.is_file())
 
 
+def elsewhere(project: Path) -> Path | None:
+    """MLflow's file where it is outside the project: others may write to it, so it is copied and never put back by itself."""
+    said = [os.environ.get("MLFLOW_TRACKING_URI", "")]
+    if (project / ".env").is_file():
+        lines = (project / ".env").read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.partition("=") for line in lines]
+        said += [value.strip().strip("\"'") for name, _, value in named if name.strip() == "MLFLOW_TRACKING_URI"]
+    uri = next(filter(None, said), "")
+    file = (project / uri.removeprefix("sqlite:///")).resolve()
+    return file if uri.startswith("sqlite:") and file.is_file() and not file.is_relative_to(project.resolve()) else None
+
+
 def back_up(project: Path, target: Path) -> list[Path]:
     """Copy the databases as they are at one moment, also while somebody writes to them.
 
     Returns:
-        Their names.
+        The names of those inside the project.
     """
     for old in sorted(target.parent.glob("backup-*"))[: -(BACKUPS - 1)]:
         shutil.rmtree(old)
     names = databases(project)
     for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        with (
-            contextlib.closing(sqlite3.connect(project / name)) as one,
-            contextlib.closing(sqlite3.connect(target / name)) as copy,
-        ):
-            one.backup(copy)
+        _copy(project / name, target / name)
+    outside = elsewhere(project)
+    if outside is not None:
+        _copy(outside, target / f"outside-{outside.name}")
+        print(f"note: {outside} is copied to {target / f'outside-{outside.name}'}; update-undo leaves it as it is")
     return names
+
+
+def _copy(database: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(database)) as one, contextlib.closing(sqlite3.connect(copy)) as other:
+        one.backup(other)
 
 
 def finish(project: Path, place: Path, release: str, targets: Sequence[str]) -> str:
@@ -468,10 +485,10 @@ class State:
         """Raises: OriginError: If no update was begun."""
         try:
             return cls(**json.loads((project / STATE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise OriginError(
-                f"no update was begun here, so there is nothing to go on with or back from ({error})"
-            ) from error
+        except OSError as error:
+            raise OriginError("no update was begun here, so there is nothing to go on with or back from") from error
+        except (ValueError, TypeError) as error:
+            raise OriginError(f"{STATE} is damaged ({error}); the copies of the databases are beside it") from error
 
 
 def head(project: Path) -> str:
