@@ -318,6 +318,10 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
     github.open = [{"number": 3, "head": {"ref": "another"}}, {"number": 7, "head": {"ref": "update/template"}}]
     assert proposals.main() == 0
     assert [path for path, _ in github.written] == ["/repos/ada/flights/pulls/7"]
+    told = proposals.update.tools(project)  # what the checks of another release's code see
+    assert not [
+        name for name, value in told.items() if "TOKEN" in name or "made-here" in value or name == "GIT_CONFIG_VALUE_0"
+    ]
 
     # a person went on with the branch
     subprocess.run(

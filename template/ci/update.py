@@ -46,6 +46,7 @@ FIXED = {
 """Answers that files of the user's depend on, and why another answer cannot move those."""
 BACKUPS = 3
 TRAILER = "Template-release"
+LENT = ("GITHUB_TOKEN", "UPDATE_TOKEN", "GIT_CONFIG_")
 
 
 @dataclass(frozen=True)
@@ -347,9 +348,10 @@ def _write(file: Path, content: bytes | None, like: Path) -> None:
 
 
 def tools(project: Path) -> dict[str, str]:
-    """The environment for make in a clone: not this project's own, but with the uv that it fetched."""
+    """The environment for make in a clone: not this project's own, but with the uv that it fetched; without a token, since
+    what is checked is another release's code."""
     inner = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH", "BASE")
-    kept = {key: value for key, value in os.environ.items() if key not in inner}
+    kept = {key: value for key, value in os.environ.items() if key not in inner and not key.startswith(LENT)}
     ours = {str(project / ".venv/bin"), str(Path(sys.executable).parent)}
     path = [part for part in kept.get("PATH", "").split(os.pathsep) if part not in ours]
     return {**kept, "PATH": os.pathsep.join([*path, str((project / ".tools/bin").resolve())])}
