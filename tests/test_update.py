@@ -513,6 +513,21 @@ def test_answers_come_and_go(releases: Releases, tmp_path: Path) -> None:
     assert after == before
 
 
+def test_a_name_that_is_taken_later_stays_with_those_that_have_it(two: tuple[Path, str, str], tmp_path: Path) -> None:
+    """A release brings a library; a project that is called like it keeps its package, and so all its paths."""
+    template, before, _ = two
+    git(tmp_path, "clone", "--quiet", str(template), "template")
+    names = tmp_path / "template/includes/names.jinja"
+    names.write_text(names.read_text().replace("{%- set taken -%}\n", "{%- set taken -%}\nzebra "))
+    commit(tmp_path / "template", "zebra")
+    git(tmp_path / "template", "tag", "v99.1.0")
+    project = start(tmp_path / "template", before, tmp_path / "project", {"project_name": "Zebra"})
+    merged(project, tmp_path / "template", "v99.1.0")
+    assert project.package == "zebra" and not git(project.folder, "diff", "--name-only", "--diff-filter=AD", "main")
+    later = start(tmp_path / "template", "v99.1.0", tmp_path / "later", {"project_name": "Zebra"})
+    assert later.package == "zebra_project"
+
+
 @pytest.mark.parametrize("given", [{"problem": "regression"}, {"data_source": "own"}, {"project_name": "Other"}])
 def test_what_is_fixed_at_birth_is_refused_with_the_reason(
     given: dict[str, str], releases: Releases, tmp_path: Path
