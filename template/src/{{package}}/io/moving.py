@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -221,6 +222,7 @@ class _Copy:
                 continue
             self._fill(run, twin.info.run_id)
             self.say(f"  run {number} of {len(runs)}: {run.info.run_name}, {run.info.status.lower()}")
+            sys.stdout.flush()  # a log shows it as it goes
         experiment = self.before.client.get_experiment(self.before.experiment)
         for key, value in experiment.tags.items():
             self.after.client.set_experiment_tag(self.after.experiment, key, value)
