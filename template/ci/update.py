@@ -357,18 +357,16 @@ def tools(project: Path) -> dict[str, str]:
     return {**kept, "PATH": os.pathsep.join([*path, str((project / ".tools/bin").resolve())])}
 
 
+def _outside(project: Path, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a clone, whatever becomes of it."""
+    return subprocess.run(words, cwd=place, env=tools(project), capture_output=True, text=True, check=False)
+
+
 def make(project: Path, place: Path, *targets: str) -> str:
     """Run targets in a folder one after the other; what the first one that fails said, empty if none does."""
     for target in targets:
         print(f"  make {target}", flush=True)
-        done = subprocess.run(
-            ["make", "--no-print-directory", target],
-            cwd=place,
-            env=tools(project),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _outside(project, place, "make", "--no-print-directory", target)
         if done.returncode:
             said = (done.stdout + done.stderr).strip()
             return f"make {target} failed:\n{said[-4000:]}"
@@ -383,14 +381,7 @@ def lock(project: Path, place: Path, release: str) -> None:
     """
     if not git(place, "ls-files", "uv.lock").strip():
         return
-    done = subprocess.run(
-        ["uv", "lock", "--upgrade", "--quiet"],
-        cwd=place,
-        env=tools(project),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _outside(project, place, "uv", "lock", "--upgrade", "--quiet")
     if done.returncode:
         raise OriginError(
             f"the packages of {release} do not resolve together with those of this project:\n{done.stderr.strip()[-3000:]}"
