@@ -280,7 +280,11 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
 
 
 def check_rows(
-    frame: pd.DataFrame, contract: Contract, labelled: bool = True, seen: np.ndarray | None = None
+    frame: pd.DataFrame,
+    contract: Contract,
+    labelled: bool = True,
+    seen: np.ndarray | None = None,
+    repeats: bool = False,
 ) -> Checked:
     """Set aside each row that breaks a rule, with every reason.
 
@@ -290,6 +294,7 @@ def check_rows(
         labelled: Whether rows come with a target. A row without one is `unlabelled`, not wrong; when False, a target
             that is there is ignored.
         seen: Sorted `fingerprints` of ids in earlier parts of the same table, so that uniqueness holds across parts.
+        repeats: Whether a value that should be unique may occur again: a question may be asked twice.
 
     Returns:
         The rows in three groups, each with the index that it had.
@@ -307,7 +312,7 @@ def check_rows(
         unread = np.zeros(len(frame), dtype=bool)
         for broken, _ in faults:
             unread[broken] = True
-        faults += _broken_rules(values, column, unread, seen if column.role == "id" else None)
+        faults += _broken_rules(values, column, unread, seen if column.role == "id" else None, repeats)
         typed[column.name] = values
         for broken, texts in faults:
             for row, text in zip(broken, texts, strict=True):
@@ -395,7 +400,9 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     return moment.astype("datetime64[us, UTC]"), _fault(present & moment.isna(), raw, column.name, "not a time")
 
 
-def _broken_rules(values: pd.Series, column: Column, unread: np.ndarray, seen: np.ndarray | None) -> list[Fault]:
+def _broken_rules(
+    values: pd.Series, column: Column, unread: np.ndarray, seen: np.ndarray | None, repeats: bool
+) -> list[Fault]:
     """The rows of a typed column that break a rule of its kind; what could not be read is wrong, and not missing too."""
     name, missing, faults = column.name, values.isna(), []
     if not column.nullable and column.role != "target":
@@ -410,7 +417,7 @@ def _broken_rules(values: pd.Series, column: Column, unread: np.ndarray, seen: n
     if column.pattern is not None:
         broken = ~missing & ~values.fillna("").str.fullmatch(re.compile(column.pattern))
         faults += _fault(broken, values, name, f"does not match {column.pattern}")
-    if column.unique or column.role == "id":
+    if (column.unique or column.role == "id") and not repeats:
         repeated = values.duplicated() & ~missing
         if seen is not None and len(seen):
             repeated |= pd.Series(_within(fingerprints(values), seen), values.index) & ~missing
