@@ -449,7 +449,9 @@ def bundle(
     folder = output or settings.bundle_dir
     done = export(settings, version, folder)
     print(f"version {done.version} as {done.runtime}: {done.why}")
-    print(f"{folder}, {done.digest[:12]}, {'signed' if done.signed else 'not signed, so for development alone; `make key` makes a key'}")
+    print(
+        f"{folder}, {done.digest[:12]}, {'signed' if done.signed else 'not signed, so for development alone; `make key` makes a key'}"
+    )
 
 
 @app.command()

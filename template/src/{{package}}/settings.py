@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     actor: str = ""
     github_step_summary: str = ""
 
-    environment: Literal["dev", "staging", "prod"] = "dev"
+    service_environment: Literal["dev", "staging", "prod"] = "dev"
     bundle_dir: Path = Path("dist/bundle")
     signing_key: SecretStr = SecretStr("")
     verify_key: str = ""

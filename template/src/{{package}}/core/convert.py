@@ -102,7 +102,7 @@ def to_onnx(model: Any, features: pd.DataFrame) -> OnnxModel:
         kind = features[name].dtype
         if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind):
             kinds.append((name, FloatTensorType([None, 1])))
-        elif pd.api.types.is_string_dtype(kind) or kind == object:
+        elif pd.api.types.is_string_dtype(kind) or pd.api.types.is_object_dtype(kind):
             kinds.append((name, StringTensorType([None, 1])))
         else:
             raise ConversionError(f"the feature {name} is {kind}, neither number nor text")
@@ -110,7 +110,10 @@ def to_onnx(model: Any, features: pd.DataFrame) -> OnnxModel:
     last = model[-1] if hasattr(model, "__getitem__") else model
     try:
         graph = convert_sklearn(
-            model, initial_types=kinds, target_opset=OPSET, options={id(last): {"zipmap": False}} if classifies else None
+            model,
+            initial_types=kinds,
+            target_opset=OPSET,
+            options={id(last): {"zipmap": False}} if classifies else None,
         )
         if classifies:
             entry = graph.metadata_props.add()
@@ -145,7 +148,7 @@ def edges(features: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 "far": np.where(random.random(len(rows)) < 0.5, low - 1e6, high + 1e6),
                 "beside": np.nextafter(values.astype("float32"), np.float32(random.choice([-np.inf, np.inf]))),
             }[change]
-            rows[name] = np.where(hit, new, values).astype(features[name].dtype)
+            rows[name] = pd.Series(np.where(hit, new, values), index=rows.index).astype(features[name].dtype)
         for name in texts:
             if change in ("missing", "far"):
                 hit = random.random(len(rows)) < 0.3

@@ -192,7 +192,12 @@ def save(
 
 
 def export(
-    source: Path, folder: Path, model: tuple[str, bytes], more: Mapping[str, str], manifest: Mapping[str, Any], private: str = ""
+    source: Path,
+    folder: Path,
+    model: tuple[str, bytes],
+    more: Mapping[str, str],
+    manifest: Mapping[str, Any],
+    private: str = "",
 ) -> None:
     """Write the bundle of a service from that of a training.
 
@@ -289,7 +294,9 @@ def load(folder: Path, public: str = "") -> Bundle:
     _check_files(folder)  # another may have taken its place meanwhile
     if digest(folder) != name:
         raise BundleError(f"the bundle in {folder} was replaced while it was loaded. Load it again.")
-    return Bundle(texts["manifest.json"], contract, build_features, model, texts["expected.json"], texts["reference.json"], name)
+    return Bundle(
+        texts["manifest.json"], contract, build_features, model, texts["expected.json"], texts["reference.json"], name
+    )
 
 
 def _model(folder: Path) -> Any:

@@ -115,7 +115,10 @@ def rows_to_agree_on(loaded: bundle.Bundle) -> pd.DataFrame:
     """
     contract = loaded.contract
     wanted = [column.name for column in contract.without_target()]
-    brought = loaded.reference.get("background") or {"columns": loaded.expected["columns"], "data": loaded.expected["rows"]}
+    brought = loaded.reference.get("background") or {
+        "columns": loaded.expected["columns"],
+        "data": loaded.expected["rows"],
+    }
     found = [pd.DataFrame(brought["data"], columns=brought["columns"])]
     try:
         real = split.test(load_run())
@@ -143,5 +146,3 @@ def _papers(registry: Registry, version: Version, source: Path) -> dict[str, str
     with tempfile.TemporaryDirectory() as scratch:
         card = registry.fetch(version.run_id, Paths.CARD.name, Path(scratch)).read_text(encoding="utf-8")
     return {"lineage.json": json.dumps(lineage, indent=2, sort_keys=True) + "\n", "card.md": card}
-
-

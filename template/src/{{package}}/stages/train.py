@@ -67,7 +67,9 @@ def train() -> None:
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
     newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
     manifest = _manifest(run, best, inputs, y, final)
-    bundle.save(Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run.seed))
+    bundle.save(
+        Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run.seed)
+    )
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -156,7 +158,9 @@ def _nobodys(newest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     drawn = {name: newest[name].iloc[random.integers(0, len(newest), count)].array for name in newest}
     kind = CONTRACT[CONTRACT.id].kind
-    drawn[CONTRACT.id] = pd.array([f"example-{number}" if kind == "string" else number for number in range(1, count + 1)])
+    drawn[CONTRACT.id] = pd.array(
+        [f"example-{number}" if kind == "string" else number for number in range(1, count + 1)]
+    )
     return pd.DataFrame(drawn)
 
 
@@ -166,5 +170,7 @@ def _reference(final: Any, newest: pd.DataFrame, seed: int) -> dict[str, Any]:
     rows = newest.iloc[random.permutation(len(newest))[:REFERENCE_ROWS]]
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
     scores = bundle.score(final, search.without_gaps(build_features(rows)), len(CONTRACT.classes))
-    background = json.loads(_nobodys(newest, BACKGROUND, seed + 1).to_json(orient="split", date_format="iso", date_unit="us"))
+    background = json.loads(
+        _nobodys(newest, BACKGROUND, seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
+    )
     return {**reference(rows, scores, CONTRACT), "background": {key: background[key] for key in ("columns", "data")}}
