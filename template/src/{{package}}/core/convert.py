@@ -111,6 +111,7 @@ def to_onnx(model: Any, features: pd.DataFrame) -> OnnxModel:
     try:
         graph = convert_sklearn(
             model,
+            name="model",  # else a new one each time
             initial_types=kinds,
             target_opset=OPSET,
             options={id(last): {"zipmap": False}} if classifies else None,
