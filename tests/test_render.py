@@ -25,6 +25,8 @@ OPTIONS = {
     "author": ["Data science", 'O\'Brien "Bob" \\ & Söhne, <a@b.c>'],
     "owner": ["my-organisation", "A1"],
     "data_source": ["sample", "own"],
+    "serving": ["[]", "[online]", "[batch]", "[streaming]", "[online, batch, streaming, hybrid]"],
+    "deploy": ["none", "compose"],
 }
 
 
