@@ -198,7 +198,9 @@ def save(
 
 
 @contextlib.contextmanager
-def replacing(folder: Path, sealed: Callable[[Path], object] = lambda checksums: None, read: Read = unpickled) -> Iterator[Path]:
+def replacing(
+    folder: Path, sealed: Callable[[Path], object] = lambda checksums: None, read: Read = unpickled
+) -> Iterator[Path]:
     """A folder to write into that takes the place of another when what was written loads and answers.
 
     Args:
