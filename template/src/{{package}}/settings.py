@@ -134,6 +134,10 @@ class Settings(BaseSettings):
         for name in [name for name, value in os.environ.items() if not value and name.startswith(EMPTY_IS_UNSET)]:
             del os.environ[name]  # an empty address is no address, but the tools take it for one
 
+    def alone(self) -> None:
+        """Give this process the environment of a service: one thread computes, since there are as many processes as it takes."""
+        os.environ.update({"OMP_NUM_THREADS": "1", **QUIET, **os.environ})
+
 
 class Paths:
     """Where things are inside the project, relative to its folder; the outputs as dvc.yaml names them."""

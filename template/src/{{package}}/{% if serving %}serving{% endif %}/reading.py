@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -106,6 +106,9 @@ class Reader:
         max_rows: How many rows a body may have.
         mask_key: The key that personal values are masked with.
 
+    Attributes:
+        id: Of a row that was read, as it may be kept: a pseudonym where it is personal.
+
     Raises:
         ContractError: If a column is personal and there is no key.
     """
@@ -130,12 +133,15 @@ class Reader:
         self._masked = [self._places[name] for name in personal]
         self._tests = [(self._places[column.name], test) for column in self._columns for test in _tests(column)]
         self._id = self._places[contract.id]
+        self.id = attrgetter(self._id)
         self._make_id = _maker(contract[contract.id])
         numbers = [one for one in self._columns if one.kind in ("number", "integer", "boolean")]
         self._numbers = [one.name for one in numbers]
         self._block = _values_of([self._places[one.name] for one in numbers])
         self._texts = [(one.name, attrgetter(self._places[one.name])) for one in self._columns if one.kind == "string"]
-        self._times = [(one.name, attrgetter(self._places[one.name])) for one in self._columns if one.kind == "timestamp"]
+        self._times = [
+            (one.name, attrgetter(self._places[one.name])) for one in self._columns if one.kind == "timestamp"
+        ]
         empty = pd.DataFrame({column.name: pd.Series(dtype="object") for column in self._columns})
         self._kinds = dict(check_rows(empty, contract, labelled=False, repeats=True).good.dtypes)
 
@@ -228,7 +234,10 @@ class Reader:
             if name not in self._places and name != self.contract.target:
                 close = difflib.get_close_matches(name, self._places, n=1)
                 yield Fault(
-                    number, _short(name), _short(item[name]), "a field of a row" + (f"; is it {close[0]}?" if close else "")
+                    number,
+                    _short(name),
+                    _short(item[name]),
+                    "a field of a row" + (f"; is it {close[0]}?" if close else ""),
                 )
 
     def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[Fault]]:
@@ -251,7 +260,8 @@ class Reader:
             for number in sorted(unfit)
         ]
         if column.kind == "timestamp":
-            return [None if moment is pd.NaT else _written(moment, text) for moment, text in zip(values, plain, strict=True)], faults
+            pairs = zip(values, plain, strict=True)
+            return [None if moment is pd.NaT else _written(moment, str(text)) for moment, text in pairs], faults
         typed = [None if value is None or value != value else value for value in values.tolist()]
         if column.kind == "boolean":
             return [None if value is None else bool(value) for value in typed], faults
@@ -354,7 +364,7 @@ def _struct(contract: Contract, places: Mapping[str, str], types: Mapping[str, A
 def _type(column: Column) -> Any:
     """What msgspec checks a value with."""
     kind = _type_of_values(column)
-    return Optional[kind] if column.nullable or column.role == "id" else kind
+    return kind | None if column.nullable or column.role == "id" else kind
 
 
 def _type_of_values(column: Column) -> Any:
@@ -365,7 +375,7 @@ def _type_of_values(column: Column) -> Any:
             return int | float  # as it came; its rules are among `_tests`
         limits = {"ge": column.minimum, "le": column.maximum, "multiple_of": 1.0 if column.kind == "integer" else None}
         given = {name: float(value) for name, value in limits.items() if value is not None}
-        return Annotated[float, msgspec.Meta(**given)] if given else float  # type: ignore[arg-type]
+        return Annotated[float, msgspec.Meta(**given)] if given else float  # type: ignore[call-overload]
     allowed = tuple(value for value in column.allowed or () if value)
     if allowed and not column.personal:
         return Literal[allowed]
