@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
 
 from .. import ProjectError
 from ..io import bundle, exported
@@ -30,3 +34,10 @@ def answering(settings: Settings) -> bundle.Bundle:
         )
     bundle.verify(loaded)
     return loaded
+
+
+def records(answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What `Bundle.answers` said as JSON has it, a mapping for each row."""
+    names = list(answers.columns)
+    for values in zip(*[answers[name].tolist() for name in names], strict=True):
+        yield dict(zip(names, values, strict=True))
