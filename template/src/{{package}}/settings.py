@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     stream_in: str = "rows"
     stream_out: str = "answers"
     stream_aside: str = "set-aside"
+    stream_redeliver_seconds: float = Field(default=30, gt=0)
     precomputed: Path = Path("dist/precomputed.db")
     precomputed_hours: float = Field(default=24, gt=0)
 
@@ -132,6 +133,10 @@ class Settings(BaseSettings):
         os.environ.update(self.environment())
         for name in [name for name, value in os.environ.items() if not value and name.startswith(EMPTY_IS_UNSET)]:
             del os.environ[name]  # an empty address is no address, but the tools take it for one
+
+    def alone(self) -> None:
+        """Give this process the environment of a service: one thread computes, since there are as many processes as it takes."""
+        os.environ.update({"OMP_NUM_THREADS": "1", **QUIET, **os.environ})
 
 
 class Paths:

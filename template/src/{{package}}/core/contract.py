@@ -312,11 +312,7 @@ def check_rows(
     numbered = frame.reset_index(drop=True)
     for column in columns:
         raw = numbered[column.name]
-        values, faults = _typed(raw, column)
-        unread = np.zeros(len(frame), dtype=bool)
-        for broken, _ in faults:
-            unread[broken] = True
-        faults += _broken_rules(values, column, unread, seen if column.role == "id" else None, repeats)
+        values, faults = check_values(raw, column, seen if column.role == "id" else None, repeats)
         typed[column.name] = values
         for broken, texts in faults:
             for row, text in zip(broken, texts, strict=True):
@@ -342,6 +338,26 @@ def _only(frame: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
 
 Fault = tuple[np.ndarray, Sequence[str]]
 """Positions of rows, and for each its reason."""
+
+
+def check_values(
+    raw: pd.Series, column: Column, seen: np.ndarray | None = None, repeats: bool = False
+) -> tuple[pd.Series, list[Fault]]:
+    """Hold the values of one column against its rules, as `check_rows` does for each.
+
+    Args:
+        raw: Values as they came, numbered from 0.
+        column: The rules.
+        seen, repeats: As those of `check_rows`.
+
+    Returns:
+        The values as the kind of the column demands, missing where they cannot be read; and what is wrong with which.
+    """
+    values, faults = _typed(raw, column)
+    unread = np.zeros(len(raw), dtype=bool)
+    for broken, _ in faults:
+        unread[broken] = True
+    return values, faults + _broken_rules(values, column, unread, seen, repeats)
 
 
 def _fault(broken: pd.Series | np.ndarray, raw: pd.Series, name: str, what: str) -> list[Fault]:
