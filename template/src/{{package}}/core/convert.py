@@ -51,7 +51,10 @@ class OnnxModel:
         """What the graph answers to some rows."""
         feed = {}
         if self._numbers:  # one block for all of them: a column at a time costs more than the model
-            block = np.ascontiguousarray(features[self._numbers].to_numpy("float32").T)
+            numbers = features.select_dtypes("number")  # looks nothing up, and copies little
+            if list(numbers) != self._numbers:
+                numbers = features[self._numbers]
+            block = np.ascontiguousarray(numbers.to_numpy("float32").T)
             feed = {name: block[place].reshape(-1, 1) for place, name in enumerate(self._numbers)}
         for name in self._texts:
             texts = features[name].to_numpy(object)

@@ -117,14 +117,14 @@ class Bundle:
             probability `score` then is if there are more than two, beside `score <class>` for each.
         """
         classes, found = self.contract.classes, self.score(good)
-        answers = pd.DataFrame(index=good.index)
+        answers: dict[str, np.ndarray] = {}
         if classes:
             likeliest = found.argmax(axis=1) if found.ndim == 2 else (found >= 0.5).astype(int)
             answers["prediction"] = np.array(classes)[likeliest]
         answers["score"] = found.max(axis=1) if found.ndim == 2 else found
         if found.ndim == 2:
-            answers[self.contract.answers] = found
-        return answers
+            answers |= dict(zip(self.contract.answers, found.T, strict=True))
+        return pd.DataFrame(answers, index=good.index)
 
 
 def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:

@@ -28,6 +28,8 @@ from ..core.contract import Column, Contract, ContractError, check_rows, check_v
 
 EXACT = 2**53  # whole numbers up to here are the same as float64
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+NAIVE_EPOCH = dt.datetime(1970, 1, 1)  # a time without a zone is taken as UTC
+MICROSECOND = dt.timedelta(microseconds=1)
 MISSING_TIME = np.iinfo("int64").min
 MOST_FAULTS = 100  # that are told of one request
 
@@ -289,13 +291,13 @@ class Reader:
         columns: dict[str, Any] = {}
         if self._numbers:
             block = np.array([self._block(row) for row in rows], dtype="float64").reshape(len(rows), len(self._numbers))
-            columns = dict(zip(self._numbers, block.T, strict=True))
+            columns = dict(zip(self._numbers, np.ascontiguousarray(block.T), strict=True))
         for name, get in self._texts:
             kind = self._kinds[name]
             columns[name] = kind.construct_array_type()._from_sequence(list(map(get, rows)), dtype=kind)
         for name, get in self._times:
             moments = np.array([_microseconds(get(row)) for row in rows], dtype="int64")
-            columns[name] = pd.DatetimeIndex(moments.view("datetime64[us]"), tz="UTC")
+            columns[name] = pd.DatetimeIndex(moments.view("datetime64[us]"), tz="UTC").array
         return pd.DataFrame({name: columns[name] for name in self._places}, index=pd.RangeIndex(len(rows)), copy=False)
 
 
@@ -433,14 +435,11 @@ def _microseconds(text: str | None) -> int:
     if text is None:
         return MISSING_TIME
     try:
-        moment = dt.datetime.fromisoformat(text if _MOMENT.fullmatch(text) else "")
-    except ValueError:  # written otherwise, or of a year that Python does not know
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:  # a year that Python does not know
         moments = pd.to_datetime(pd.Series([text]), utc=True, format="ISO8601").astype("datetime64[us, UTC]")
         return int(moments.astype("int64").iloc[0])
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    since = moment - EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (moment - (EPOCH if moment.tzinfo else NAIVE_EPOCH)) // MICROSECOND
 
 
 # ------------------------------------------------------------------------------------------------- The careful way
