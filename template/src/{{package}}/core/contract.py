@@ -311,7 +311,8 @@ def check_rows(
     typed: dict[str, pd.Series] = {}
     numbered = frame.reset_index(drop=True)
     for column in columns:
-        values, faults = check_values(numbered[column.name], column, seen if column.role == "id" else None, repeats)
+        raw = numbered[column.name]
+        values, faults = check_values(raw, column, seen if column.role == "id" else None, repeats)
         typed[column.name] = values
         for broken, texts in faults:
             for row, text in zip(broken, texts, strict=True):

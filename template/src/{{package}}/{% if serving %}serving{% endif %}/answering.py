@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .. import ProjectError
-from ..io import bundle
+from ..io import bundle, exported
 from ..settings import Settings
 
 
@@ -25,7 +25,7 @@ def answering(settings: Settings) -> bundle.Bundle:
             f"SERVICE_ENVIRONMENT is {settings.service_environment}, where a bundle has to be signed, and VERIFY_KEY does not say by "
             "whom. Set it to the public key that `make key` printed."
         )
-    loaded = bundle.load(settings.bundle_dir, settings.verify_key)
+    loaded = exported.load(settings.bundle_dir, settings.verify_key)
     if not settings.verify_key:
         print(
             f"note: nobody asks who signed {settings.bundle_dir}, since VERIFY_KEY is not set; fit for development alone",
