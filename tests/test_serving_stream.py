@@ -327,9 +327,9 @@ def live(project: Project, asked: list[dict[str, Any]], folder: Path) -> dict[st
     file.write_text(json.dumps(asked))
     return json.loads(
         project.python(
-            "import json, pathlib, pandas as pd\n"
-            f"from {project.package}.io import bundle\n"
-            "one = bundle.load(pathlib.Path('dist/bundle'))\n"
+            "import json, pandas as pd\n"
+            f"from {project.package}.serving.answering import answering\nfrom {project.package}.settings import Settings\n"
+            "one = answering(Settings())\n"
             f"rows = pd.DataFrame(json.load(open({str(file)!r})))\n"
             "print(json.dumps(dict(zip(rows[one.contract.id], one.answer(rows)['score']))))"
         )
