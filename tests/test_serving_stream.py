@@ -402,7 +402,7 @@ def test_a_clean_stop_finishes_what_was_taken(broker: Broker, streaming: Project
         f"print(json.dumps([e['prediction'] for e in p.entries(pathlib.Path({str(tmp_path / 'log')!r}))]))"
     )
     assert sorted(json.loads(logged)) == sorted(one["prediction_id"] for one in answers)
-    assert 100 < len(answers) < 600 and len({one["id"] for one in answers}) == len(answers)
+    assert 0 < len(answers) < 600 and len({one["id"] for one in answers}) == len(answers)
     assert f"stopped: {len(answers)} rows answered" in said
     left = broker.ask("pending", "rows")
     assert left == (600 - len(answers) if broker.scheme == "amqp" else 0)  # of a queue: what waits, given back at once
