@@ -18,6 +18,7 @@ CALLS = {
     "matplotlib.figure.Figure": ("savefig", "subplots"),
     "mlflow.tracking.MlflowClient": (),
     "optuna.storages.RDBStorage": (),
+    "shutil": ("copytree",),
     "sklearn.ensemble.HistGradientBoostingClassifier": ("fit", "predict", "predict_proba"),
     "sklearn.ensemble.HistGradientBoostingRegressor": ("fit", "predict"),
     "sklearn.preprocessing.OrdinalEncoder": ("fit", "transform"),
