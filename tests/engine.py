@@ -121,6 +121,8 @@ def _python() -> None:
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         place, gone = Path(folder).relative_to(sys.base_prefix), {"test", "idlelib", "tests", "__pycache__"}
+        if place.name == "bin":  # what else was installed here is not in the official image
+            return {name for name in names if not name.startswith(("python", "pip"))}
         if place.name == "site-packages":
             return {name for name in names if not name.startswith("pip")}
         return {name for name in names if name in gone or name.startswith("config-") or name.endswith(".a")}

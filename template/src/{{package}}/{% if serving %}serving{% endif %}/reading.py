@@ -133,7 +133,9 @@ class Reader:
         self._many = msgspec.json.Decoder(list[self._row])  # type: ignore[name-defined]
         self._any = msgspec.json.Decoder(float_hook=float)  # 1e400 is infinite, and refused by its name
         self._masked = [self._places[name] for name in personal]
-        self._tests = [(self._places[column.name], test) for column in self._columns for test in _tests(column)]
+        others = [column for column in self._columns if column.role != "id"]
+        self._tests = [(self._places[column.name], test) for column in others for test in _tests(column)]
+        self._id_tests = list(_tests(contract[contract.id]))  # not of one that is made up
         self._id = self._places[contract.id]
         self.id = attrgetter(self._id)
         self._make_id = _maker(contract[contract.id])
@@ -176,7 +178,8 @@ class Reader:
         for row in rows:
             row.target = msgspec.UNSET
             given = getattr(row, self._id)
-            if given is None:
+            named = given is not None
+            if not named:
                 given = self._make_id()
                 setattr(row, self._id, given)
             ids.append(given)
@@ -184,6 +187,8 @@ class Reader:
                 value = getattr(row, place)
                 if value is not None:
                     setattr(row, place, pseudonym(value, self._key))
+            if named and not all(test(getattr(row, self._id)) for test in self._id_tests):
+                return None
             for place, test in self._tests:
                 value = getattr(row, place)
                 if value is not None and not test(value):
@@ -199,12 +204,17 @@ class Reader:
             raise self._too_many(len(items))
         faults = [fault for number, item in enumerate(items) for fault in self._strangers(number, item)]
         rows = [item if isinstance(item, dict) else {} for item in items]
-        ids = [self._make_id() if row.get(self.contract.id) in (None, "") else row[self.contract.id] for row in rows]
+        named = [row.get(self.contract.id) not in (None, "") for row in rows]
+        ids = [row[self.contract.id] if has else self._make_id() for row, has in zip(rows, named, strict=True)]
         columns = {}
         for column in self._columns:
             values = ids if column.role == "id" else [row.get(column.name, _NOTHING) for row in rows]
             columns[self._places[column.name]], wrong = self._column(values, column)
-            faults += [fault for fault in wrong if isinstance(items[fault.row], dict)]
+            faults += [
+                fault
+                for fault in wrong
+                if isinstance(items[fault.row], dict) and (column.role != "id" or named[fault.row])
+            ]
         if faults:
             raise RefusedError(faults)
         made = [self._row(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
