@@ -111,7 +111,9 @@ def test_another_version_or_bundle_and_what_cannot_be_done(batch: Project, tmp_p
     said = batch.make("score", f"INPUT={small}", f"OUTPUT={answers}", "BUNDLE=dist/bundle")
     assert "version 1 answered" in said
     agree(batch, small, answers)
-    assert "there is no version 7" in batch.make("score", f"INPUT={small}", f"OUTPUT={answers}", "VERSION=7", fails=True)
+    assert "there is no version 7" in batch.make(
+        "score", f"INPUT={small}", f"OUTPUT={answers}", "VERSION=7", fails=True
+    )
     assert "is no bundle" in batch.make("score", f"INPUT={small}", f"OUTPUT={answers}", "BUNDLE=data", fails=True)
     assert "make score INPUT=" in batch.make("score", fails=True)
     assert "0 entries of 0 files" in batch.make("compact-log")
