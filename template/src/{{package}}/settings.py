@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     stream_in: str = "rows"
     stream_out: str = "answers"
     stream_aside: str = "set-aside"
+    stream_redeliver_seconds: float = Field(default=30, gt=0)
     precomputed: Path = Path("dist/precomputed.db")
     precomputed_hours: float = Field(default=24, gt=0)
 

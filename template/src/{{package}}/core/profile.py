@@ -101,7 +101,9 @@ def _time(texts: pa.ChunkedArray) -> Guess | None:
     if digits < ENOUGH - 0.1 or short < 6:
         return None
     texts = texts.slice(0, 1000)
-    found = {style: _share(pa.array(to_time(texts, style).notna())) for style in TIME_STYLES}
+    signs = set("".join(texts.to_pylist()))  # a style with another sign between its digits fits none
+    possible = [one for one in TIME_STYLES if one == TIME_STYLES[0] or set(re.findall("[-./:,]", one)) <= signs]
+    found = {style: _share(pa.array(to_time(texts, style).notna())) for style in possible}
     found = {style: share for style, share in found.items() if share > 0.02}
     if not found:
         return None

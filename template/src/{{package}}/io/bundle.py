@@ -1,13 +1,12 @@
 """The bundle: a folder with all that scoring needs, so that yesterday's model answers as it did yesterday.
 
-model.pkl        the fitted estimator, together with the code of core/model.py; in a bundle for services model.onnx, or
-                 model.skops, which execute nothing when they are loaded
+model.pkl        the fitted estimator, together with the code of core/model.py; another form in a bundle for services
 code/            schema.py and features.py as they were in training
 manifest.json    what it was trained on and with
 expected.json    a few rows and the answers that the model gave when it was made
 reference.json   what the rows of the training and the answers to them looked like
 checksums.txt    SHA-256 of every file above, as sha256sum writes them
-signature        Ed25519 over checksums.txt, in a bundle for services
+signature        over checksums.txt, in a bundle for services
 """
 
 from __future__ import annotations
@@ -31,14 +30,12 @@ import numpy as np
 import pandas as pd
 
 from .. import ProjectError, api
-from ..core import convert
 from ..core.contract import REASON, Column, Contract, check_rows
-from ..io import signing
 
 CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
-PICKLE, ONNX, SKOPS = "model.pkl", "model.onnx", "model.skops"
-TRUSTED = ("numpy.", "scipy.", "sklearn.")  # what model.skops may be made of; their code comes with their packages
+SIGNATURE = "signature"
+PICKLE = "model.pkl"
 TOLERANCE = 1e-6  # of the largest answer, at least of 1, between machines; on one machine answers are equal to the bit
 
 _numbers = itertools.count()
@@ -117,14 +114,14 @@ class Bundle:
             probability `score` then is if there are more than two, beside `score <class>` for each.
         """
         classes, found = self.contract.classes, self.score(good)
-        answers = pd.DataFrame(index=good.index)
+        answers: dict[str, np.ndarray] = {}
         if classes:
             likeliest = found.argmax(axis=1) if found.ndim == 2 else (found >= 0.5).astype(int)
             answers["prediction"] = np.array(classes)[likeliest]
         answers["score"] = found.max(axis=1) if found.ndim == 2 else found
         if found.ndim == 2:
-            answers[self.contract.answers] = found
-        return answers
+            answers |= dict(zip(self.contract.answers, found.T, strict=True))
+        return pd.DataFrame(answers, index=good.index)
 
 
 def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
@@ -152,6 +149,15 @@ def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
     return found if classes > 2 else found[:, 1]
 
 
+Read = Callable[[Path], Any]
+"""Reads the model of a bundle whose checksums hold."""
+
+
+def unpickled(folder: Path) -> Any:
+    """The model of a training."""
+    return pickle.loads((folder / PICKLE).read_bytes())  # noqa: S301 (its checksum holds)
+
+
 def save(
     folder: Path,
     model: Any,
@@ -175,7 +181,7 @@ def save(
 
     from ..core import model as model_module  # brings the search, which a bundle that is loaded does not need
 
-    with _replacing(folder) as partial:
+    with replacing(folder) as partial:
         (partial / "code").mkdir(parents=True)
         for name in ("schema.py", "features.py", "contract.csv"):  # the last one where columns are many
             if name != "contract.csv" or (CODE / name).exists():
@@ -185,52 +191,26 @@ def save(
             (partial / PICKLE).write_bytes(cloudpickle.dumps(model))
         finally:
             cloudpickle.unregister_pickle_by_value(model_module)
-        _write_json(partial / "manifest.json", manifest)
+        write_json(partial / "manifest.json", manifest)
         if reference is not None:
-            _write_json(partial / "reference.json", reference)
-        _expect(partial, model, manifest, examples)
-
-
-def export(
-    source: Path,
-    folder: Path,
-    model: tuple[str, bytes],
-    more: Mapping[str, str],
-    manifest: Mapping[str, Any],
-    private: str = "",
-) -> None:
-    """Write the bundle of a service from that of a training.
-
-    Args:
-        source: The training's bundle.
-        folder: Replaced as a whole.
-        model: The name of the model's file (`ONNX`, `SKOPS` or `PICKLE`), and its content.
-        more: Files beside it, by name.
-        manifest: Replaces that of the training.
-        private: Signs it, if given.
-
-    Raises:
-        BundleError: If the written bundle cannot be loaded or answers otherwise; then nothing is left of it.
-        SignatureError: If the key is none.
-    """
-    with _replacing(folder, private) as partial:
-        shutil.copytree(source / "code", partial / "code")
-        for name in ("expected.json", "reference.json"):
-            if (source / name).exists():
-                shutil.copyfile(source / name, partial / name)
-        (partial / model[0]).write_bytes(model[1])
-        for name, text in more.items():
-            (partial / name).write_text(text, encoding="utf-8")
-        _write_json(partial / "manifest.json", manifest)
-        rows = pd.DataFrame(**_expected_rows(json.loads((partial / "expected.json").read_text(encoding="utf-8"))))
-        contract, _ = _code(partial)
-        checked = check_rows(rows, for_examples(contract), labelled=False)
-        _expect(partial, _model(partial), manifest, checked.good)
+            write_json(partial / "reference.json", reference)
+        expect(partial, model, manifest, examples)
 
 
 @contextlib.contextmanager
-def _replacing(folder: Path, private: str = "") -> Iterator[Path]:
-    """A folder to write into that takes the place of another when what was written loads and answers."""
+def replacing(
+    folder: Path, sealed: Callable[[Path], object] = lambda checksums: None, read: Read = unpickled
+) -> Iterator[Path]:
+    """A folder to write into that takes the place of another when what was written loads and answers.
+
+    Args:
+        folder: Replaced as a whole.
+        sealed: Is called with the file of checksums when it is there.
+        read: Reads the model.
+
+    Raises:
+        BundleError: If what was written cannot be loaded or answers otherwise; then nothing is left of it.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -239,9 +219,8 @@ def _replacing(folder: Path, private: str = "") -> Iterator[Path]:
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         lines = [f"{_sha256(path)}  {path.relative_to(partial).as_posix()}" for path in files]
         (partial / CHECKSUMS).write_text("\n".join(lines) + "\n")
-        if private:
-            signing.sign(partial / CHECKSUMS, private)
-        verify(load(partial))
+        sealed(partial / CHECKSUMS)
+        verify(load(partial, read))
     except BaseException:
         shutil.rmtree(partial)
         raise
@@ -253,34 +232,31 @@ def _replacing(folder: Path, private: str = "") -> Iterator[Path]:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _expect(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
+def expect(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
     """Write down what a model answers to some rows."""
-    contract, build_features = _code(folder)
+    contract, build_features = code_of(folder)
     live = Bundle(manifest, contract, build_features, model, {})
     rows = json.loads(examples.to_json(orient="split", date_format="iso", date_unit="us", index=False))
     expected = {"columns": rows["columns"], "rows": rows["data"], "answers": live.score(examples).tolist()}
-    _write_json(folder / "expected.json", expected)
+    write_json(folder / "expected.json", expected)
 
 
-def load(folder: Path, public: str = "") -> Bundle:
-    """Check every file against the checksums, and these against their signature, then load.
+def load(folder: Path, read: Read = unpickled) -> Bundle:
+    """Check every file against the checksums, then load.
 
     Args:
         folder: Where the bundle is.
-        public: The key that has to have signed it; without one nobody asks.
+        read: Reads the model.
 
     Raises:
         BundleError: If a file is missing, changed or was added, or changes while it is loaded.
-        SignatureError: If the signature is missing or does not hold.
         StaleBundleError: If it cannot be loaded with the packages installed here.
     """
     _check_files(folder)
-    if public:
-        signing.verify(folder / CHECKSUMS, public)
     name = digest(folder)
     try:
-        contract, build_features = _code(folder)
-        model = _model(folder)
+        contract, build_features = code_of(folder)
+        model = read(folder)
     except Exception as error:  # whatever old code or an old pickle may raise under today's packages
         _check_files(folder)
         raise StaleBundleError(
@@ -299,33 +275,7 @@ def load(folder: Path, public: str = "") -> Bundle:
     )
 
 
-def _model(folder: Path) -> Any:
-    """The model in whichever form it is there."""
-    if (folder / ONNX).exists():
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return convert.from_bytes((folder / ONNX).read_bytes(), manifest["problem"] == "classification")
-    if (folder / SKOPS).exists():
-        content = (folder / SKOPS).read_bytes()
-        return from_skops(content)
-    return pickle.loads((folder / PICKLE).read_bytes())  # noqa: S301 (its checksum holds)
-
-
-def from_skops(content: bytes) -> Any:
-    """An estimator of scikit-learn from a file that names types and values, and cannot make Python run anything else.
-
-    Raises:
-        BundleError: If it names a type of another library.
-    """
-    import skops.io
-
-    named = skops.io.get_untrusted_types(data=content)
-    foreign = [name for name in named if not name.startswith(TRUSTED)]
-    if foreign:
-        raise BundleError(f"the model is made of {', '.join(foreign)}, which a bundle without pickles does not take")
-    return skops.io.loads(content, trusted=named)
-
-
-def _expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
+def expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": expected["rows"], "columns": expected["columns"]}
 
 
@@ -338,7 +288,7 @@ def verify(bundle: Bundle) -> float:
     Raises:
         StaleBundleError: If it is larger than TOLERANCE.
     """
-    rows = pd.DataFrame(**_expected_rows(bundle.expected))
+    rows = pd.DataFrame(**expected_rows(bundle.expected))
     checked = check_rows(rows, for_examples(bundle.contract), labelled=False)
     if len(checked.set_aside):
         raise BundleError(f"the bundle refuses its own example rows: {checked.set_aside['reason'].iloc[0]}")
@@ -395,7 +345,7 @@ def digest(folder: Path) -> str:
     return _sha256(folder / CHECKSUMS)
 
 
-def _code(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
+def code_of(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
     """Load the bundle's own code under a package name that nothing else has."""
     name = f"_bundle_{next(_numbers)}"
     for package in (name, f"{name}.core"):
@@ -428,7 +378,7 @@ def _check_files(folder: Path) -> None:
         checksum, _, name = line.partition("  ")
         listed[name] = checksum
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    present -= {CHECKSUMS, signing.SIGNATURE}
+    present -= {CHECKSUMS, SIGNATURE}
     wrong = [f"{name} is missing" for name in sorted(listed.keys() - present)]
     wrong += [f"{name} was added" for name in sorted(present - listed.keys())]
     wrong += [
@@ -445,5 +395,5 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")

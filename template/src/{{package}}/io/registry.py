@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
@@ -371,13 +372,22 @@ class Registry:
 
     def holder(self, alias: str) -> Version | None:
         """The version that has an alias."""
+        return self._holders(self._model(), self.versions()).get(alias)
+
+    def _model(self) -> RegisteredModel | None:
+        """The registered model with its aliases and tags; None before the first version."""
         with self._talking():
             try:
-                number = int(self.client.get_model_version_by_alias(NAME, alias).version)
+                return self.client.get_registered_model(NAME)
             except MlflowException:
                 self.client.search_registered_models(max_results=1)  # raises where it is MLflow that is missing
                 return None
-        return self.version(number)
+
+    @staticmethod
+    def _holders(model: RegisteredModel | None, versions: Iterable[Version]) -> dict[str, Version]:
+        numbers = {one.number: one for one in versions}
+        aliases = {alias: int(number) for alias, number in (model.aliases if model else {}).items()}
+        return {alias: numbers[number] for alias, number in aliases.items() if number in numbers}
 
     def challenge(self, version: Version) -> None:
         """Make a version the challenger."""
@@ -387,12 +397,15 @@ class Registry:
 
     def bundle(self, version: Version) -> Path:
         """The version's bundle as a folder, fetched once and checked at every load."""
-        target = Path(".cache/bundles") / f"{version.number}-{version.run_id}"
+        return self._fetched(version, "bundle", Path(".cache/bundles") / f"{version.number}-{version.run_id}")
+
+    def _fetched(self, version: Version, artifact: str, target: Path) -> Path:
+        """An artifact at its place here; what a finished run kept stays as it is, so it is fetched once, and whole."""
         if not target.exists():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            self.fetch(version.run_id, "bundle", partial)
-            (partial / "bundle").rename(target)
+            self.fetch(version.run_id, artifact, partial)
+            (partial / artifact).rename(target)
             shutil.rmtree(partial)
         return target
 
@@ -400,12 +413,11 @@ class Registry:
 
     def moves(self) -> list[Move]:
         """Every change of the champion, the oldest first."""
-        with self._talking():
-            try:
-                tags = self.client.get_registered_model(NAME).tags
-            except MlflowException:
-                self.client.search_registered_models(max_results=1)
-                return []
+        return self._moves(self._model())
+
+    @staticmethod
+    def _moves(model: RegisteredModel | None) -> list[Move]:
+        tags = model.tags if model else {}
         return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(MOVE)]
 
     def former(self) -> int | None:
@@ -458,17 +470,19 @@ class Registry:
 
     def settle(self) -> None:
         """Bring aliases, status tags and champion.json to what the last move says; changes nothing if all agree."""
-        moves = self.moves()
+        model, versions = self._model(), self.versions()  # asked once: each question is a journey to a server
+        moves, holders = self._moves(model), self._holders(model, versions)
+        champion, challenger = holders.get(CHAMPION), holders.get(CHALLENGER)
         if moves:
+            number = moves[-1].after
             with self._talking():
-                now = self.holder(CHAMPION)
-                if now is None or now.number != moves[-1].after:
-                    self.client.set_registered_model_alias(NAME, CHAMPION, str(moves[-1].after))
-                challenger = self.holder(CHALLENGER)
-                if challenger is not None and challenger.number == moves[-1].after:
+                if champion is None or champion.number != number:
+                    self.client.set_registered_model_alias(NAME, CHAMPION, str(number))
+                    champion = self.version(number)
+                if challenger is not None and challenger.number == number:
                     self.client.delete_registered_model_alias(NAME, CHALLENGER)
-        champion, challenger = self.holder(CHAMPION), self.holder(CHALLENGER)
-        for version in self.versions():
+                    challenger = None
+        for version in versions:
             status = "archived"
             if challenger is not None and version.number == challenger.number:
                 status = CHALLENGER
@@ -483,9 +497,8 @@ class Registry:
     def _facts(self, version: Version) -> dict[str, Any]:
         """What a review compares beside metrics; nothing for a version that kept none."""
         try:
-            facts = json.loads(
-                self.fetch(version.run_id, "facts.json", Path(".cache/facts")).read_text(encoding="utf-8")
-            )
+            file = self._fetched(version, "facts.json", Path(".cache/facts") / f"{version.run_id}.json")
+            facts = json.loads(file.read_text(encoding="utf-8"))
         except (ProjectError, OSError, ValueError):
             return {}
         slices = [{key: line[key] for key in ("slice", "group", "rows", "value")} for line in facts.get("slices", [])]

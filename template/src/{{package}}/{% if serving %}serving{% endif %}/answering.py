@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
 
 from .. import ProjectError
-from ..io import bundle
+from ..io import bundle, exported
 from ..settings import Settings
 
 
@@ -21,7 +25,7 @@ def answering(settings: Settings) -> bundle.Bundle:
             f"SERVICE_ENVIRONMENT is {settings.service_environment}, where a bundle has to be signed, and VERIFY_KEY does not say by "
             "whom. Set it to the public key that `make key` printed."
         )
-    loaded = bundle.load(settings.bundle_dir, settings.verify_key)
+    loaded = exported.load(settings.bundle_dir, settings.verify_key)
     if not settings.verify_key:
         print(
             f"note: nobody asks who signed {settings.bundle_dir}, since VERIFY_KEY is not set; fit for development alone",
@@ -30,3 +34,10 @@ def answering(settings: Settings) -> bundle.Bundle:
         )
     bundle.verify(loaded)
     return loaded
+
+
+def records(answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What `Bundle.answers` said as JSON has it, a mapping for each row."""
+    names = list(answers.columns)
+    for values in zip(*[answers[name].tolist() for name in names], strict=True):
+        yield dict(zip(names, values, strict=True))

@@ -28,6 +28,8 @@ from ..core.contract import Column, Contract, ContractError, check_rows, check_v
 
 EXACT = 2**53  # whole numbers up to here are the same as float64
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+NAIVE_EPOCH = dt.datetime(1970, 1, 1)  # a time without a zone is taken as UTC
+MICROSECOND = dt.timedelta(microseconds=1)
 MISSING_TIME = np.iinfo("int64").min
 MOST_FAULTS = 100  # that are told of one request
 
@@ -131,7 +133,9 @@ class Reader:
         self._many = msgspec.json.Decoder(list[self._row])  # type: ignore[name-defined]
         self._any = msgspec.json.Decoder(float_hook=float)  # 1e400 is infinite, and refused by its name
         self._masked = [self._places[name] for name in personal]
-        self._tests = [(self._places[column.name], test) for column in self._columns for test in _tests(column)]
+        others = [column for column in self._columns if column.role != "id"]
+        self._tests = [(self._places[column.name], test) for column in others for test in _tests(column)]
+        self._id_tests = list(_tests(contract[contract.id]))  # not of one that is made up
         self._id = self._places[contract.id]
         self.id = attrgetter(self._id)
         self._make_id = _maker(contract[contract.id])
@@ -174,7 +178,8 @@ class Reader:
         for row in rows:
             row.target = msgspec.UNSET
             given = getattr(row, self._id)
-            if given is None:
+            named = given is not None
+            if not named:
                 given = self._make_id()
                 setattr(row, self._id, given)
             ids.append(given)
@@ -182,6 +187,8 @@ class Reader:
                 value = getattr(row, place)
                 if value is not None:
                     setattr(row, place, pseudonym(value, self._key))
+            if named and not all(test(getattr(row, self._id)) for test in self._id_tests):
+                return None
             for place, test in self._tests:
                 value = getattr(row, place)
                 if value is not None and not test(value):
@@ -197,12 +204,17 @@ class Reader:
             raise self._too_many(len(items))
         faults = [fault for number, item in enumerate(items) for fault in self._strangers(number, item)]
         rows = [item if isinstance(item, dict) else {} for item in items]
-        ids = [self._make_id() if row.get(self.contract.id) in (None, "") else row[self.contract.id] for row in rows]
+        named = [row.get(self.contract.id) not in (None, "") for row in rows]
+        ids = [row[self.contract.id] if has else self._make_id() for row, has in zip(rows, named, strict=True)]
         columns = {}
         for column in self._columns:
             values = ids if column.role == "id" else [row.get(column.name, _NOTHING) for row in rows]
             columns[self._places[column.name]], wrong = self._column(values, column)
-            faults += [fault for fault in wrong if isinstance(items[fault.row], dict)]
+            faults += [
+                fault
+                for fault in wrong
+                if isinstance(items[fault.row], dict) and (column.role != "id" or named[fault.row])
+            ]
         if faults:
             raise RefusedError(faults)
         made = [self._row(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
@@ -289,13 +301,13 @@ class Reader:
         columns: dict[str, Any] = {}
         if self._numbers:
             block = np.array([self._block(row) for row in rows], dtype="float64").reshape(len(rows), len(self._numbers))
-            columns = dict(zip(self._numbers, block.T, strict=True))
+            columns = dict(zip(self._numbers, np.ascontiguousarray(block.T), strict=True))
         for name, get in self._texts:
             kind = self._kinds[name]
             columns[name] = kind.construct_array_type()._from_sequence(list(map(get, rows)), dtype=kind)
         for name, get in self._times:
             moments = np.array([_microseconds(get(row)) for row in rows], dtype="int64")
-            columns[name] = pd.DatetimeIndex(moments.view("datetime64[us]"), tz="UTC")
+            columns[name] = pd.DatetimeIndex(moments.view("datetime64[us]"), tz="UTC").array
         return pd.DataFrame({name: columns[name] for name in self._places}, index=pd.RangeIndex(len(rows)), copy=False)
 
 
@@ -433,14 +445,11 @@ def _microseconds(text: str | None) -> int:
     if text is None:
         return MISSING_TIME
     try:
-        moment = dt.datetime.fromisoformat(text if _MOMENT.fullmatch(text) else "")
-    except ValueError:  # written otherwise, or of a year that Python does not know
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:  # a year that Python does not know
         moments = pd.to_datetime(pd.Series([text]), utc=True, format="ISO8601").astype("datetime64[us, UTC]")
         return int(moments.astype("int64").iloc[0])
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    since = moment - EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (moment - (EPOCH if moment.tzinfo else NAIVE_EPOCH)) // MICROSECOND
 
 
 # ------------------------------------------------------------------------------------------------- The careful way
