@@ -99,11 +99,16 @@ def test_a_pull_request_is_green_and_shows_its_model(
 
 
 def test_the_first_push_is_green(act: Path, render: Render, tmp_path: Path) -> None:
-    """Without a lock, a table, a store or a champion: everything runs, and what is missing is said."""
+    """Without a lock, a table, a store or a champion, with all that a project may have: everything runs, and what is missing is
+    said."""
     project = tmp_path / "project"
     shutil.copytree(
-        render(data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows"), project
-    )
+        render(
+            data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows",
+            serving="[online, batch, streaming, hybrid]", deploy="compose",
+        ),
+        project,
+    )  # fmt: skip
     clone = runner.push(project, tmp_path / "clone")
     done = runner.run(act, clone, "push", {"before": "0" * 40})
     assert done.passed, done.output[-6000:]
