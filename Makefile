@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo beside test test-all check format bench canary canary-issue refresh release release-check pass fleet-status \
+.PHONY: help setup demo demo-loop beside test test-all check format bench canary canary-issue refresh release release-check pass fleet-status \
 	fleet-update
 
 help: ## list the targets
@@ -37,6 +37,13 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@$(BIN)/copier copy --quiet --defaults --vcs-ref HEAD "$(CURDIR)" demo 2>/dev/null
 	@$(MAKE) --no-print-directory -C demo run
 	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
+
+demo-loop: .venv/.ready ## the demo, carried on to a live answer: through an image where there is an engine for it, else without
+	@test ! -e demo-loop || test -f demo-loop/.copier-answers.yml || { echo "error: demo-loop/ is there and was not made by this template; move it away" >&2; exit 1; }
+	@rm -rf demo-loop
+	@$(BIN)/copier copy --quiet --defaults --data 'serving=[online,batch]' --data deploy=compose --vcs-ref HEAD "$(CURDIR)" demo-loop 2>/dev/null
+	@$(MAKE) --no-print-directory -C demo-loop run
+	@$(BIN)/python ci/demo_loop.py demo-loop
 
 beside: .venv/.ready ## a project beside a repository of yours: make beside REPOSITORY=../churn [INTO=../churn-mlops]
 	@$(BIN)/python -m beside "$$REPOSITORY" "$$INTO"

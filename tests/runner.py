@@ -54,7 +54,7 @@ def bring(tools: Path, name: str = "act") -> Path | None:
 
 def uses(folder: Path) -> set[tuple[str, str, str]]:
     """Every action that the workflows of a folder name: owner/name, commit, version."""
-    texts = [path.read_text() for path in (folder / ".github").rglob("*.yml")]
+    texts = [path.read_text() for path in (folder / ".github").rglob("*.yml*")]
     return {(f"{one[0]}/{one[1]}", one[2], one[3]) for text in texts for one in USES.findall(text)}
 
 

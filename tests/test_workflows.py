@@ -31,6 +31,8 @@ KNOWN = {
     ("actions/upload-artifact", "bbbca2ddaa5d8feaa63e36b76fdaad77386f024f", "v7.0.0"),
     ("actions/download-artifact", "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c", "v8.0.1"),
     ("astral-sh/setup-uv", "20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
+    ("docker/login-action", "4907a6ddec9925e35a0a9e82d7399ccc52663121", "v4.1.0"),
+    ("actions/attest-build-provenance", "a2bbfa25375fe432b6a289bc6b6cd05ecd0c4c32", "v4.1.0"),
 }
 """Read from the tags of these projects. A commit that nobody has makes every project red, and no linter sees it."""
 
@@ -97,11 +99,16 @@ def test_a_pull_request_is_green_and_shows_its_model(
 
 
 def test_the_first_push_is_green(act: Path, render: Render, tmp_path: Path) -> None:
-    """Without a lock, a table, a store or a champion: everything runs, and what is missing is said."""
+    """Without a lock, a table, a store or a champion, with all that a project may have: everything runs, and what is missing is
+    said."""
     project = tmp_path / "project"
     shutil.copytree(
-        render(data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows"), project
-    )
+        render(
+            data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows",
+            serving="[online, batch, streaming, hybrid]", deploy="compose",
+        ),
+        project,
+    )  # fmt: skip
     clone = runner.push(project, tmp_path / "clone")
     done = runner.run(act, clone, "push", {"before": "0" * 40})
     assert done.passed, done.output[-6000:]
@@ -359,18 +366,24 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
 # ----------------------------------------------------------------------------------------------------- Their form
 
 
+def workflows(folder: str) -> list[Path]:
+    """Those of the template, whatever option brings them, or our own."""
+    return sorted((ROOT / folder / ".github/workflows").glob("*.yml*"))
+
+
 @pytest.mark.parametrize("folder", ["template", "."])
 def test_actions_are_known_ones(folder: str) -> None:
     used = runner.uses(ROOT / folder)
     assert used and used <= KNOWN
-    for path in (ROOT / folder / ".github/workflows").glob("*.yml"):
+    for path in workflows(folder):
         assert len(re.findall(r"uses: ", path.read_text())) == len(runner.USES.findall(path.read_text())), path
 
 
 @pytest.mark.parametrize("folder", ["template", "."])
 def test_every_step_is_a_target(folder: str) -> None:
     makefile = (ROOT / folder / ("Makefile.jinja" if folder == "template" else "Makefile")).read_text()
-    for path in (ROOT / folder / ".github/workflows").glob("*.yml"):
+    makefile += "".join(path.read_text() for path in (ROOT / folder / "make").glob("*.mk*"))
+    for path in workflows(folder):
         for job in yaml.safe_load(path.read_text())["jobs"].values():
             for step in job["steps"]:
                 if "run" in step:
@@ -386,7 +399,7 @@ def test_linters_find_nothing(act: Path, folder: str) -> None:
     lint = runner.bring(ROOT / ".tools/bin", "actionlint")
     assert lint is not None
     commands = [
-        [str(lint), *map(str, sorted((place / "workflows").glob("*.yml")))],
+        [str(lint), *map(str, workflows(folder))],
         [str(tools / "zizmor"), "--offline", "--pedantic", "--quiet", "--no-progress", str(place)],
         [str(tools / "yamllint"), "--strict", "--config-data", "{extends: default, rules: {line-length: {max: 128}, document-start: disable, truthy: {check-keys: false}, comments: {min-spaces-from-content: 1}}}", str(place)],
         *([[str(tools / "check-jsonschema"), "--builtin-schema", "vendor.dependabot", str(place / "dependabot.yml")]] if (place / "dependabot.yml").exists() else []),

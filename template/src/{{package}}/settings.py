@@ -5,6 +5,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr
@@ -51,6 +52,31 @@ class Settings(BaseSettings):
     push_data: bool = True
     actor: str = ""
     github_step_summary: str = ""
+
+    service_environment: Literal["dev", "staging", "prod"] = "dev"
+    bundle_dir: Path = Path("dist/bundle")
+    signing_key: SecretStr = SecretStr("")
+    verify_key: str = ""
+    api_keys: SecretStr = SecretStr("")
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    service_host: str = "127.0.0.1"
+    service_port: int = Field(default=8000, ge=0, le=65535)
+    max_body_bytes: int = Field(default=1 << 20, ge=1)
+    max_rows: int = Field(default=1000, ge=1)
+    max_waiting_rows: int = Field(default=4000, ge=1)
+    answer_seconds: float = Field(default=5, gt=0)
+    prediction_log: Path = Path("predictions")
+    log_flush_seconds: float = Field(default=1, gt=0)
+    log_keep_days: int = Field(default=90, ge=1)
+    scheduler_address: str = ""
+    stream_url: SecretStr = SecretStr("")
+    stream_in: str = "rows"
+    stream_out: str = "answers"
+    stream_aside: str = "set-aside"
+    stream_redeliver_seconds: float = Field(default=30, gt=0)
+    precomputed: Path = Path("dist/precomputed.db")
+    precomputed_hours: float = Field(default=24, gt=0)
 
     @cached_property
     def who(self) -> str:
@@ -107,6 +133,10 @@ class Settings(BaseSettings):
         os.environ.update(self.environment())
         for name in [name for name, value in os.environ.items() if not value and name.startswith(EMPTY_IS_UNSET)]:
             del os.environ[name]  # an empty address is no address, but the tools take it for one
+
+    def alone(self) -> None:
+        """Give this process the environment of a service: one thread computes, since there are as many processes as it takes."""
+        os.environ.update({"OMP_NUM_THREADS": "1", **QUIET, **os.environ})
 
 
 class Paths:

@@ -14,7 +14,8 @@ import hmac
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -261,12 +262,14 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
     Raises:
         ContractError: If a column is missing, unexpected or there twice.
     """
-    twice = sorted({name for name in present if list(present).count(name) > 1})
+    twice = sorted(name for name, count in Counter(present).items() if count > 1)
     if twice:
         raise ContractError(f"the table has a column twice: {', '.join(twice)}. Rename or drop one in io/source.py.")
     needed = [column.name for column in (contract.columns if labelled else contract.without_target())]
-    missing = [name for name in needed if name not in present]
-    unexpected = [name for name in present if name not in contract.names]
+    there = set(present)
+    missing = [name for name in needed if name not in there]
+    known = set(contract.names)
+    unexpected = [name for name in present if name not in known]
     lines = []
     for name in missing:
         close = difflib.get_close_matches(name, unexpected, n=1)
@@ -280,7 +283,11 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
 
 
 def check_rows(
-    frame: pd.DataFrame, contract: Contract, labelled: bool = True, seen: np.ndarray | None = None
+    frame: pd.DataFrame,
+    contract: Contract,
+    labelled: bool = True,
+    seen: np.ndarray | None = None,
+    repeats: bool = False,
 ) -> Checked:
     """Set aside each row that breaks a rule, with every reason.
 
@@ -290,6 +297,7 @@ def check_rows(
         labelled: Whether rows come with a target. A row without one is `unlabelled`, not wrong; when False, a target
             that is there is ignored.
         seen: Sorted `fingerprints` of ids in earlier parts of the same table, so that uniqueness holds across parts.
+        repeats: Whether a value that should be unique may occur again: a question may be asked twice.
 
     Returns:
         The rows in three groups, each with the index that it had.
@@ -301,36 +309,60 @@ def check_rows(
     columns = contract.columns if labelled else contract.without_target()
     reasons: dict[int, list[str]] = {}
     typed: dict[str, pd.Series] = {}
+    numbered = frame.reset_index(drop=True)
     for column in columns:
-        raw = frame[column.name].reset_index(drop=True)
-        values, faults = _typed(raw, column)
-        unread = np.zeros(len(frame), dtype=bool)
-        for broken, _ in faults:
-            unread[broken] = True
-        faults += _broken_rules(values, column, unread, seen if column.role == "id" else None)
+        raw = numbered[column.name]
+        values, faults = check_values(raw, column, seen if column.role == "id" else None, repeats)
         typed[column.name] = values
         for broken, texts in faults:
             for row, text in zip(broken, texts, strict=True):
                 reasons.setdefault(int(row), []).append(text)
-    clean = pd.DataFrame(typed)
+    clean = pd.DataFrame(typed, copy=False)
     clean.index = frame.index
     bad = np.zeros(len(frame), dtype=bool)
     bad[list(reasons)] = True
     unlabelled = clean[contract.target].isna().to_numpy() & ~bad if labelled else np.zeros(len(frame), dtype=bool)
-    good = clean[~bad & ~unlabelled]
+    good = _only(clean, ~bad & ~unlabelled)
     if labelled and not contract.classes:
         good = good.astype({contract.target: "float64"})
-    set_aside = frame[bad].assign(**{REASON: ["; ".join(reasons[row]) for row in sorted(reasons)]})
-    return Checked(good, set_aside, clean[unlabelled].drop(columns=contract.target, errors="ignore"))
+    set_aside = _only(frame, bad).assign(**{REASON: ["; ".join(reasons[row]) for row in sorted(reasons)]})
+    return Checked(good, set_aside, _only(clean, unlabelled).drop(columns=contract.target, errors="ignore"))
+
+
+def _only(frame: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
+    """Some of the rows; all and none of them are taken without a copy."""
+    if wanted.all():
+        return frame
+    return frame[wanted] if wanted.any() else frame.iloc[:0]
 
 
 Fault = tuple[np.ndarray, Sequence[str]]
 """Positions of rows, and for each its reason."""
 
 
-def _fault(broken: pd.Series, raw: pd.Series, name: str, what: str) -> list[Fault]:
+def check_values(
+    raw: pd.Series, column: Column, seen: np.ndarray | None = None, repeats: bool = False
+) -> tuple[pd.Series, list[Fault]]:
+    """Hold the values of one column against its rules, as `check_rows` does for each.
+
+    Args:
+        raw: Values as they came, numbered from 0.
+        column: The rules.
+        seen, repeats: As those of `check_rows`.
+
+    Returns:
+        The values as the kind of the column demands, missing where they cannot be read; and what is wrong with which.
+    """
+    values, faults = _typed(raw, column)
+    unread = np.zeros(len(raw), dtype=bool)
+    for broken, _ in faults:
+        unread[broken] = True
+    return values, faults + _broken_rules(values, column, unread, seen, repeats)
+
+
+def _fault(broken: pd.Series | np.ndarray, raw: pd.Series, name: str, what: str) -> list[Fault]:
     """Reasons such as `distance: not a number (abc)` for the rows where `broken`."""
-    rows = np.flatnonzero(broken.to_numpy(dtype=bool, na_value=False))
+    rows = np.flatnonzero(broken.to_numpy(dtype=bool, na_value=False) if isinstance(broken, pd.Series) else broken)
     return [(rows, [f"{name}: {what} ({_short(value)})" for value in raw.iloc[rows]])] if len(rows) else []
 
 
@@ -347,9 +379,13 @@ def as_text(raw: pd.Series) -> pd.Series:
     """
     if isinstance(raw.dtype, pd.CategoricalDtype):
         raw = raw.astype(raw.cat.categories.dtype)
+    if raw.dtype == "str":
+        return raw
     present = raw.notna()
-    if pd.api.types.is_float_dtype(raw.dtype) and bool((raw.dropna() == raw.dropna().round()).all()):
-        raw = raw.astype("Int64")
+    if pd.api.types.is_float_dtype(raw.dtype):
+        numbers = raw.dropna()
+        if bool(((numbers == numbers.round()) & (numbers.abs() < 2.0**63)).all()):
+            raw = raw.astype("Int64")
     return raw.astype("str").where(present)
 
 
@@ -361,6 +397,8 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     """A column as its kind demands, and the rows whose value is no such thing; those become missing."""
     if isinstance(raw.dtype, pd.CategoricalDtype):
         raw = raw.astype(raw.cat.categories.dtype)
+    if _as_demanded(raw, column):
+        return raw if raw.dtype == "str" or isinstance(raw.dtype, pd.DatetimeTZDtype) else raw.astype("float64"), []
     text = pd.api.types.is_string_dtype(raw.dtype) or raw.dtype == object
     if text:
         raw = raw.mask(raw.isin([""]))
@@ -395,27 +433,59 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     return moment.astype("datetime64[us, UTC]"), _fault(present & moment.isna(), raw, column.name, "not a time")
 
 
-def _broken_rules(values: pd.Series, column: Column, unread: np.ndarray, seen: np.ndarray | None) -> list[Fault]:
+def _as_demanded(raw: pd.Series, column: Column) -> bool:
+    """Whether a column of a typed table is what its kind demands, so that no value has to be looked at one by one."""
+    if column.kind == "string":
+        return bool(raw.dtype == "str" and not (raw == "").any())
+    if column.kind == "timestamp":
+        return bool(raw.dtype == "datetime64[us, UTC]")
+    if not isinstance(raw.dtype, np.dtype) or raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
+        return False
+    values = raw.to_numpy()
+    if column.kind == "boolean":
+        plain = (values == 0) & ~np.signbit(values.astype("float64")) | (values == 1) | np.isnan(values)
+        return bool(plain.all())
+    if raw.dtype.kind != "f":
+        return True
+    if column.kind == "integer":
+        return bool(((values == np.rint(values)) & ~np.isinf(values) | np.isnan(values)).all())
+    return not np.isinf(values).any()
+
+
+def _broken_rules(
+    values: pd.Series, column: Column, unread: np.ndarray, seen: np.ndarray | None, repeats: bool
+) -> list[Fault]:
     """The rows of a typed column that break a rule of its kind; what could not be read is wrong, and not missing too."""
-    name, missing, faults = column.name, values.isna(), []
+    name, missing, faults = column.name, values.isna().to_numpy(), []
     if not column.nullable and column.role != "target":
         faults += _fault(missing & ~unread, values, name, "missing")
     if column.minimum is not None:
-        faults += _fault(values < column.minimum, values, name, f"below {column.minimum:g}")
+        faults += _fault(values.to_numpy() < column.minimum, values, name, f"below {column.minimum:g}")
     if column.maximum is not None:
-        faults += _fault(values > column.maximum, values, name, f"above {column.maximum:g}")
+        faults += _fault(values.to_numpy() > column.maximum, values, name, f"above {column.maximum:g}")
     if column.allowed is not None:
-        broken = ~missing & ~values.isin(column.allowed)
-        faults += _fault(broken, values, name, f"not one of {', '.join(column.allowed[:6])}")
+        allowed = column.allowed
+        broken = _broken_texts(values, lambda texts: texts.isin(allowed))
+        faults += _fault(broken, values, name, f"not one of {', '.join(allowed[:6])}")
     if column.pattern is not None:
-        broken = ~missing & ~values.fillna("").str.fullmatch(re.compile(column.pattern))
+        pattern = re.compile(column.pattern)
+        broken = _broken_texts(values, lambda texts: texts.str.fullmatch(pattern))
         faults += _fault(broken, values, name, f"does not match {column.pattern}")
-    if column.unique or column.role == "id":
-        repeated = values.duplicated() & ~missing
+    if (column.unique or column.role == "id") and not repeats:
+        repeated = values.duplicated().to_numpy() & ~missing
         if seen is not None and len(seen):
-            repeated |= pd.Series(_within(fingerprints(values), seen), values.index) & ~missing
+            repeated |= _within(fingerprints(values), seen) & ~missing
         faults += _fault(repeated, values, name, "occurs before")
     return faults
+
+
+def _broken_texts(values: pd.Series, keep: Callable[[pd.Series], pd.Series]) -> np.ndarray:
+    """The rows whose text breaks a rule, which is asked for each text once."""
+    different = pd.Series(values.dropna().unique())
+    if not len(different):
+        return np.zeros(len(values), dtype=bool)
+    wrong = different[~keep(different).to_numpy(dtype=bool)]
+    return values.isin(wrong).to_numpy(dtype=bool) if len(wrong) else np.zeros(len(values), dtype=bool)
 
 
 def fingerprints(values: pd.Series) -> np.ndarray:

@@ -60,7 +60,7 @@ def train() -> Report:
             name=name,
             retries=retries,
             retry_delay_seconds=settings.retry_delay_seconds,
-            retry_condition_fn=_may_pass,
+            retry_condition_fn=may_pass,
             cache_policy=NO_CACHE,
         )(work)
         result = wrapped()
@@ -81,10 +81,10 @@ def train() -> Report:
                     step("push", lambda: dvc.push(settings))  # snapshots go to git's remote by `make push`, when asked
             report = Report(outcome, tables.read_json(Paths.FACTS), seconds, fresh)
     except BaseException as error:
-        _notify(settings, "training failed", f"{type(error).__name__}: {error}")
+        notify(settings, "training failed", f"{type(error).__name__}: {error}")
         raise
     if fresh:
-        _notify(settings, f"training {'passed' if outcome.passed else 'did not pass'} the gate", outcome.markdown)
+        notify(settings, f"training {'passed' if outcome.passed else 'did not pass'} the gate", outcome.markdown)
     return report
 
 
@@ -94,7 +94,7 @@ def _record(settings: Settings) -> Outcome:
     return record(settings)
 
 
-def _may_pass(task: Any, run: Any, state: Any) -> bool:
+def may_pass(task: Any, run: Any, state: Any) -> bool:
     """Retry what may be better in a moment; a typo in params.yaml will not be."""
     with contextlib.suppress(UnreachableError):
         state.result(raise_on_failure=True)
@@ -166,7 +166,7 @@ def _burying_the_dead() -> Iterator[None]:
     ALIVE.unlink(missing_ok=True)
 
 
-def _notify(settings: Settings, title: str, body: str) -> None:
+def notify(settings: Settings, title: str, body: str) -> None:
     """Tell the people behind NOTIFY_URLS; whether they hear it does not decide over the run."""
     urls = settings.notify_urls.get_secret_value().split()
     if not urls:

@@ -1,14 +1,17 @@
 """The bundle: a folder with all that scoring needs, so that yesterday's model answers as it did yesterday.
 
-model.pkl        the fitted estimator, together with the code of core/model.py
+model.pkl        the fitted estimator, together with the code of core/model.py; another form in a bundle for services
 code/            schema.py and features.py as they were in training
 manifest.json    what it was trained on and with
 expected.json    a few rows and the answers that the model gave when it was made
+reference.json   what the rows of the training and the answers to them looked like
 checksums.txt    SHA-256 of every file above, as sha256sum writes them
+signature        over checksums.txt, in a bundle for services
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import itertools
@@ -17,13 +20,12 @@ import pickle
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-import cloudpickle
 import numpy as np
 import pandas as pd
 
@@ -32,6 +34,8 @@ from ..core.contract import REASON, Column, Contract, check_rows
 
 CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
+SIGNATURE = "signature"
+PICKLE = "model.pkl"
 TOLERANCE = 1e-6  # of the largest answer, at least of 1, between machines; on one machine answers are equal to the bit
 
 _numbers = itertools.count()
@@ -55,6 +59,8 @@ class Bundle:
         build_features: The features code that it was trained with.
         model: The fitted estimator.
         expected: Rows (as CSV-like columns) and the answers to them.
+        reference: What the rows of the training looked like; empty in a bundle of an earlier release.
+        digest: SHA-256 of the checksums, and so of the whole bundle.
     """
 
     manifest: Mapping[str, Any]
@@ -62,6 +68,13 @@ class Bundle:
     build_features: Callable[[pd.DataFrame], pd.DataFrame]
     model: Any
     expected: Mapping[str, Any]
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def version(self) -> int:
+        """The number of the registered version; 0 where the bundle was not made from one."""
+        return int(self.manifest.get("version", 0))
 
     def score(self, rows: pd.DataFrame) -> np.ndarray:
         """Answer rows that keep the contract.
@@ -76,29 +89,39 @@ class Bundle:
         """Hold rows against the contract and answer those that keep it.
 
         Args:
-            rows: As they came, with a target or without.
+            rows: As they came, with a target or without. The same id may be asked for twice.
 
         Returns:
-            A row per row, with its index: `score`; where classes have names `prediction`, the likeliest of them, whose
-            probability `score` then is if there are more than two, beside `score <class>` for each; and `reason`, why
-            there is no answer.
+            A row per row, with its index: the columns of `answers`, and `reason`, why there is no answer.
 
         Raises:
             ContractError: If a column is missing, unexpected or double.
         """
-        checked = check_rows(rows, self.contract, labelled=False)
-        classes, found = self.contract.classes, self.score(checked.good)
-        answers = pd.DataFrame(index=checked.good.index)
+        checked = check_rows(rows, self.contract, labelled=False, repeats=True)
+        answers = self.answers(checked.good).reindex(rows.index)
+        answers[REASON] = ""
+        answers.loc[checked.set_aside.index, REASON] = checked.set_aside[REASON]
+        return answers
+
+    def answers(self, good: pd.DataFrame) -> pd.DataFrame:
+        """Answer rows that keep the contract: what all ways to ask come to.
+
+        Args:
+            good: Typed as `check_rows` types them.
+
+        Returns:
+            A row per row, with its index: `score`; where classes have names `prediction`, the likeliest of them, whose
+            probability `score` then is if there are more than two, beside `score <class>` for each.
+        """
+        classes, found = self.contract.classes, self.score(good)
+        answers: dict[str, np.ndarray] = {}
         if classes:
             likeliest = found.argmax(axis=1) if found.ndim == 2 else (found >= 0.5).astype(int)
             answers["prediction"] = np.array(classes)[likeliest]
         answers["score"] = found.max(axis=1) if found.ndim == 2 else found
         if found.ndim == 2:
-            answers[self.contract.answers] = found
-        answers = answers.reindex(rows.index)
-        answers[REASON] = ""
-        answers.loc[checked.set_aside.index, REASON] = checked.set_aside[REASON]
-        return answers
+            answers |= dict(zip(self.contract.answers, found.T, strict=True))
+        return pd.DataFrame(answers, index=good.index)
 
 
 def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
@@ -126,7 +149,22 @@ def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
     return found if classes > 2 else found[:, 1]
 
 
-def save(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
+Read = Callable[[Path], Any]
+"""Reads the model of a bundle whose checksums hold."""
+
+
+def unpickled(folder: Path) -> Any:
+    """The model of a training."""
+    return pickle.loads((folder / PICKLE).read_bytes())  # noqa: S301 (its checksum holds)
+
+
+def save(
+    folder: Path,
+    model: Any,
+    manifest: Mapping[str, Any],
+    examples: pd.DataFrame,
+    reference: Mapping[str, Any] | None = None,
+) -> None:
     """Write a bundle and make sure that what was written answers the examples.
 
     Args:
@@ -134,60 +172,111 @@ def save(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.Dat
         model: The fitted estimator.
         manifest: JSON-ready facts of the training; no time stamps, so that the same training writes the same bytes.
         examples: A few rows that keep the contract.
+        reference: What the rows of the training looked like, JSON-ready.
 
     Raises:
         BundleError: If the written bundle cannot be loaded or answers otherwise; then nothing is left of it.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "code").mkdir(parents=True)
-    for name in ("schema.py", "features.py", "contract.csv"):  # the last one where columns are many
-        if name != "contract.csv" or (CODE / name).exists():
-            shutil.copyfile(CODE / name, partial / "code" / name)
+    import cloudpickle  # a service has none
+
     from ..core import model as model_module  # brings the search, which a bundle that is loaded does not need
 
-    cloudpickle.register_pickle_by_value(model_module)  # a class in model.py travels, not a reference to it
+    with replacing(folder) as partial:
+        (partial / "code").mkdir(parents=True)
+        for name in ("schema.py", "features.py", "contract.csv"):  # the last one where columns are many
+            if name != "contract.csv" or (CODE / name).exists():
+                shutil.copyfile(CODE / name, partial / "code" / name)
+        cloudpickle.register_pickle_by_value(model_module)  # a class in model.py travels, not a reference to it
+        try:
+            (partial / PICKLE).write_bytes(cloudpickle.dumps(model))
+        finally:
+            cloudpickle.unregister_pickle_by_value(model_module)
+        write_json(partial / "manifest.json", manifest)
+        if reference is not None:
+            write_json(partial / "reference.json", reference)
+        expect(partial, model, manifest, examples)
+
+
+@contextlib.contextmanager
+def replacing(
+    folder: Path, sealed: Callable[[Path], object] = lambda checksums: None, read: Read = unpickled
+) -> Iterator[Path]:
+    """A folder to write into that takes the place of another when what was written loads and answers.
+
+    Args:
+        folder: Replaced as a whole.
+        sealed: Is called with the file of checksums when it is there.
+        read: Reads the model.
+
+    Raises:
+        BundleError: If what was written cannot be loaded or answers otherwise; then nothing is left of it.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        (partial / "model.pkl").write_bytes(cloudpickle.dumps(model))
-    finally:
-        cloudpickle.unregister_pickle_by_value(model_module)
-    _write_json(partial / "manifest.json", manifest)
-    contract, build_features = _code(partial)
+        yield partial
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        lines = [f"{_sha256(path)}  {path.relative_to(partial).as_posix()}" for path in files]
+        (partial / CHECKSUMS).write_text("\n".join(lines) + "\n")
+        sealed(partial / CHECKSUMS)
+        verify(load(partial, read))
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    before = folder.with_name(f".{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
+    partial.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def expect(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
+    """Write down what a model answers to some rows."""
+    contract, build_features = code_of(folder)
     live = Bundle(manifest, contract, build_features, model, {})
     rows = json.loads(examples.to_json(orient="split", date_format="iso", date_unit="us", index=False))
     expected = {"columns": rows["columns"], "rows": rows["data"], "answers": live.score(examples).tolist()}
-    _write_json(partial / "expected.json", expected)
-    files = sorted(path for path in partial.rglob("*") if path.is_file())
-    lines = [f"{_sha256(path)}  {path.relative_to(partial).as_posix()}" for path in files]
-    (partial / CHECKSUMS).write_text("\n".join(lines) + "\n")
-    try:
-        verify(load(partial))
-    except BundleError:
-        shutil.rmtree(partial)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    write_json(folder / "expected.json", expected)
 
 
-def load(folder: Path) -> Bundle:
+def load(folder: Path, read: Read = unpickled) -> Bundle:
     """Check every file against the checksums, then load.
 
+    Args:
+        folder: Where the bundle is.
+        read: Reads the model.
+
     Raises:
-        BundleError: If a file is missing, changed or was added.
+        BundleError: If a file is missing, changed or was added, or changes while it is loaded.
         StaleBundleError: If it cannot be loaded with the packages installed here.
     """
     _check_files(folder)
+    name = digest(folder)
     try:
-        contract, build_features = _code(folder)
-        model = pickle.loads((folder / "model.pkl").read_bytes())  # noqa: S301 (its checksum holds)
+        contract, build_features = code_of(folder)
+        model = read(folder)
     except Exception as error:  # whatever old code or an old pickle may raise under today's packages
+        _check_files(folder)
         raise StaleBundleError(
             f"the bundle in {folder} does not load with the packages installed here ({type(error).__name__}: {error}). "
             "Install the lock file that was logged with its version, or train again."
         ) from error
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-    return Bundle(manifest, contract, build_features, model, expected)
+    texts = {
+        file: json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).exists() else {}
+        for file in ("manifest.json", "expected.json", "reference.json")
+    }
+    _check_files(folder)  # another may have taken its place meanwhile
+    if digest(folder) != name:
+        raise BundleError(f"the bundle in {folder} was replaced while it was loaded. Load it again.")
+    return Bundle(
+        texts["manifest.json"], contract, build_features, model, texts["expected.json"], texts["reference.json"], name
+    )
+
+
+def expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
+    return {"data": expected["rows"], "columns": expected["columns"]}
 
 
 def verify(bundle: Bundle) -> float:
@@ -199,7 +288,7 @@ def verify(bundle: Bundle) -> float:
     Raises:
         StaleBundleError: If it is larger than TOLERANCE.
     """
-    rows = pd.DataFrame(bundle.expected["rows"], columns=bundle.expected["columns"])
+    rows = pd.DataFrame(**expected_rows(bundle.expected))
     checked = check_rows(rows, for_examples(bundle.contract), labelled=False)
     if len(checked.set_aside):
         raise BundleError(f"the bundle refuses its own example rows: {checked.set_aside['reason'].iloc[0]}")
@@ -256,7 +345,7 @@ def digest(folder: Path) -> str:
     return _sha256(folder / CHECKSUMS)
 
 
-def _code(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
+def code_of(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
     """Load the bundle's own code under a package name that nothing else has."""
     name = f"_bundle_{next(_numbers)}"
     for package in (name, f"{name}.core"):
@@ -288,7 +377,8 @@ def _check_files(folder: Path) -> None:
     for line in (folder / CHECKSUMS).read_text().splitlines():
         checksum, _, name = line.partition("  ")
         listed[name] = checksum
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {CHECKSUMS}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    present -= {CHECKSUMS, SIGNATURE}
     wrong = [f"{name} is missing" for name in sorted(listed.keys() - present)]
     wrong += [f"{name} was added" for name in sorted(present - listed.keys())]
     wrong += [
@@ -305,5 +395,5 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")

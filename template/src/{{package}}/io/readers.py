@@ -72,6 +72,16 @@ class Table:
         """The same table at another place, if one is named; what is written in Parquet needs no dialect."""
         return dataclasses.replace(self, location=location) if location else self
 
+    def files(self) -> list[str]:
+        """The files of the table, each as a location of its own, in the order in which they are read.
+
+        Raises:
+            SourceError: If there is none, or the table is in a database.
+        """
+        check_location(self.location, "")
+        _, files = _files(self.location)
+        return [f"s3://{path}" if _scheme(self.location) == "s3" else path for path in files]
+
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows as they are, a batch at a time: text of a CSV file as text, other values typed.
 

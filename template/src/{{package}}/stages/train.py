@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -15,7 +16,9 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core import model, search
+from ..core.features import build_features
 from ..core.metrics import baseline
+from ..core.reference import reference
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
 from ..params import Run, load_run
@@ -24,6 +27,8 @@ from ..stages import split
 from ..stages.split import window
 
 EXAMPLES = 8  # rows that the bundle keeps with their answers
+REFERENCE_ROWS = 100_000  # rows that its profile is made of
+BACKGROUND = 64  # rows that an explanation compares with
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
 
 
@@ -60,7 +65,11 @@ def train() -> None:
     print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
     best = study.best_params
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
-    bundle.save(Paths.BUNDLE, final, _manifest(run, best, inputs, y, final), _examples(run.seed))
+    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
+    manifest = _manifest(run, best, inputs, y, final)
+    bundle.save(
+        Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run.seed)
+    )
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -143,14 +152,25 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
     }
 
 
-def _examples(seed: int) -> pd.DataFrame:
-    """A few rows that keep the contract and are nobody's: each value is drawn from another row of the newest part, and
-    ids are made up, so that whoever is forgotten is not remembered by a model."""
-    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
+def _nobodys(newest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Rows that keep the contract and are nobody's: each value is drawn from another row of the newest part, and ids are made
+    up, so that whoever is forgotten is not remembered by a model."""
     random = np.random.default_rng(seed)
-    drawn = {name: newest[name].iloc[random.integers(0, len(newest), EXAMPLES)].array for name in newest}
+    drawn = {name: newest[name].iloc[random.integers(0, len(newest), count)].array for name in newest}
     kind = CONTRACT[CONTRACT.id].kind
     drawn[CONTRACT.id] = pd.array(
-        [f"example-{number}" if kind == "string" else number for number in range(1, EXAMPLES + 1)]
+        [f"example-{number}" if kind == "string" else number for number in range(1, count + 1)]
     )
     return pd.DataFrame(drawn)
+
+
+def _reference(final: Any, newest: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """What the newest rows look like, for whoever compares production with them, and rows that stand for "nothing known"."""
+    random = np.random.default_rng(seed)
+    rows = newest.iloc[random.permutation(len(newest))[:REFERENCE_ROWS]]
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
+    scores = bundle.score(final, search.without_gaps(build_features(rows)), len(CONTRACT.classes))
+    background = json.loads(
+        _nobodys(newest, BACKGROUND, seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
+    )
+    return {**reference(rows, scores, CONTRACT), "background": {key: background[key] for key in ("columns", "data")}}

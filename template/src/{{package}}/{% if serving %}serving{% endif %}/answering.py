@@ -1,0 +1,43 @@
+"""What every way to ask begins with: the bundle that answers, trusted as the environment asks for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from .. import ProjectError
+from ..io import bundle, exported
+from ..settings import Settings
+
+
+def answering(settings: Settings) -> bundle.Bundle:
+    """Load the bundle of a service and ask it its example rows.
+
+    Raises:
+        ProjectError: If it is damaged, not signed by VERIFY_KEY, answers otherwise than when it was made, or if nobody said,
+            outside development, which key has to have signed it.
+    """
+    if not settings.verify_key and settings.service_environment != "dev":
+        raise ProjectError(
+            f"SERVICE_ENVIRONMENT is {settings.service_environment}, where a bundle has to be signed, and VERIFY_KEY does not say by "
+            "whom. Set it to the public key that `make key` printed."
+        )
+    loaded = exported.load(settings.bundle_dir, settings.verify_key)
+    if not settings.verify_key:
+        print(
+            f"note: nobody asks who signed {settings.bundle_dir}, since VERIFY_KEY is not set; fit for development alone",
+            file=sys.stderr,
+            flush=True,
+        )
+    bundle.verify(loaded)
+    return loaded
+
+
+def records(answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What `Bundle.answers` said as JSON has it, a mapping for each row."""
+    names = list(answers.columns)
+    for values in zip(*[answers[name].tolist() for name in names], strict=True):
+        yield dict(zip(names, values, strict=True))

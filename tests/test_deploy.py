@@ -1,0 +1,530 @@
+"""The service gets to its machine: a real image, two colours behind a real proxy, requests all the while, and back again.
+
+Containers are podman's, from images that `engine` makes where no registry is reached; the same is done with processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import engine
+import pytest
+import runner
+from conftest import ROOT, Project, Render, end, free_port, mlflow_server, once, serve
+
+RATE = 300  # requests a second
+LOAD = Path(__file__).with_name("load.py")
+SERVICE = "src/PACKAGE/serving/predicting.py"
+OURS = ("params.yaml", "run.yaml", "dvc.lock", "data", "models", "reports", ".dvc/cache", "mlflow.db", "mlartifacts", "champion.json",
+        "src/flight_delays/core/model.py")  # fmt: skip
+
+
+def need(said: str) -> None:
+    if said and os.environ.get("CI"):
+        pytest.fail(said)
+    if said:
+        pytest.skip(said)
+
+
+@pytest.fixture(scope="session")
+def twice(render: Render, trained: Project) -> Path:
+    """A project with an online service that was trained twice: version 2 is the champion, 1 was; a bundle of each is in bundles/."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(serving=["online"], deploy="compose"), folder)
+        for name in OURS:
+            source, target = trained / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
+        more = {**trained.environment, "PYTHONPATH": str(folder / "src")}
+        project = Project(folder, **more)
+        project.make("setup")
+        project.make("key")
+        project.set_params(search={"trials": 3}, gate={"worse_than_champion": 0.5}, seed=11)
+        project.make("run")
+        project.make("promote", "VERSION=2")
+        for version in (1, 2):
+            project.make("bundle", f"VERSION={version}", f"OUTPUT=bundles/{version}")
+
+    return once("twice/project", make)
+
+
+@pytest.fixture
+def project(twice: Path, trained: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy of it, with ports of its own; what answers in it ends with the test."""
+    folder = tmp_path / "project"
+    shutil.copytree(twice, folder, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
+    (folder / ".venv").symlink_to(twice / ".venv")
+    more = {**trained.environment, "PYTHONPATH": str(folder / "src"), **engine.environment(), "STEP_SECONDS": "1"}
+    more |= {"LISTEN": f"127.0.0.1:{free_port()}", "PORTS": str(20_000 + os.getpid() % 1000 * 20), "MAX_SECONDS": "5"}
+    made = Project(folder, **more)
+    yield made
+    for environment in ("dev", "prod"):
+        state = folder / f".deploy/{environment}/state.json"
+        if state.exists():
+            made.make("undeploy", f"ENV={environment}", f"ENGINE={json.loads(state.read_text())['engine']}")
+
+
+def bring(project: Project, version: int) -> None:
+    """What `make bundle` would write."""
+    shutil.rmtree(project / "dist/bundle", ignore_errors=True)
+    shutil.copytree(project / f"bundles/{version}", project / "dist/bundle")
+
+
+def deploy(project: Project, version: int, *words: str, fails: bool = False, **environment: str) -> str:
+    bring(project, version)
+    return project.make("deploy", f"VERSION={version}", *words, fails=fails, **environment)
+
+
+def rows(project: Project) -> list[dict[str, Any]]:
+    expected = json.loads((project / "bundles/1/expected.json").read_text())
+    rows = [dict(zip(expected["columns"], row, strict=True)) for row in expected["rows"]]
+    whole = ("distance", "scheduled_arrival", "built", "seats")
+    return [{name: int(value) if name in whole and value else value for name, value in row.items()} for row in rows]
+
+
+def ask(address: str, asked: object, **headers: str) -> bytes:
+    """The answers to rows, as bytes, without what is new in each: the number that a later label refers to."""
+    head = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    request = urllib.request.Request(f"http://{address}/predict", json.dumps(asked).encode(), head)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return re.sub(rb'"prediction_id":"\w+"', b"", answer.read())
+
+
+class Told(dict[str, Any]):
+    """What the load says at its end."""
+
+
+@contextmanager
+def load(project: Project, tmp_path: Path) -> Iterator[Told]:
+    """Requests for one row, RATE a second, all the while."""
+    row, told = tmp_path / "row.json", Told()
+    row.write_text(json.dumps(rows(project)[0]))
+    words = [sys.executable, str(LOAD), project.environment["LISTEN"], str(RATE), str(row)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(1)
+        yield told
+        time.sleep(1)
+        told.update(json.loads(process.communicate()[0]))
+
+
+def audit(project: Project, environment: str = "dev") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (project / f".deploy/{environment}/audit.jsonl").read_text().splitlines()]
+
+
+def state(project: Project) -> dict[str, Any]:
+    return json.loads((project / ".deploy/dev/state.json").read_text())
+
+
+# ----------------------------------------------------------------------------------------------------------- The image
+
+
+@pytest.fixture
+def containers() -> None:
+    need(engine.images())
+
+
+def test_an_image_is_small_and_runs_with_no_rights(containers: None, project: Project, tmp_path: Path) -> None:
+    secret = secrets.token_hex(16)
+    with (project / ".env").open("a") as file:
+        file.write(f"\nMASK_KEY={secret}\n")
+    (project / "src/.env").write_text(f"{secret}\n")
+    bring(project, 2)
+    project.make("image", "VERSION=2")
+    made = json.loads((project / "dist/image.json").read_text())
+    facts, base = (
+        json.loads(engine.podman("image", "inspect", name).stdout)[0] for name in (made["image"], engine.BASE)
+    )
+    lineage = json.loads((project / "bundles/2/lineage.json").read_text())
+    labels = facts["Labels"]
+    assert labels["model.version"] == "2" and labels["model.digest"] == made["digest"]
+    assert labels["model.run"] == lineage["run"] and labels["model.source"] == lineage["commit"]
+    assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", labels["org.opencontainers.image.revision"])
+    assert facts["User"] == "10001:10001"
+    above = (facts["Size"] - base["Size"]) / 1e6
+    print(f"{above:.0f} MB above its base")
+    assert above <= 200
+
+    name, port = f"test-{secrets.token_hex(4)}", free_port()
+    engine.podman("run", "--detach", "--name", name, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt",
+                  "no-new-privileges", "--memory", "512m", "--env", "SERVICE_ENVIRONMENT=dev", "--publish", f"127.0.0.1:{port}:8000",
+                  made["image"])  # fmt: skip
+    try:
+        until_ready(f"127.0.0.1:{port}")
+        assert b'"version":2' in ask(f"127.0.0.1:{port}", rows(project))
+        assert engine.podman("healthcheck", "run", name, check=False).returncode == 0
+        there = engine.podman(
+            "exec", name, "sh", "-c", "id -u; touch /app/x 2>&1; which pip ruff pytest mypy; echo end"
+        ).stdout
+        assert there.startswith("10001\n") and "Read-only file system" in there
+        assert "/app/venv/bin/pip" not in there and "ruff" not in there and "pytest" not in there
+        code = "import importlib.metadata as m, json; print(json.dumps(sorted({d.name.lower().replace('_', '-') for d in m.distributions(path=[__import__('sysconfig').get_paths()['purelib']])})))"
+        packages = json.loads(engine.podman("exec", name, "python", "-c", code).stdout)
+        listed = json.loads(engine.podman("exec", name, "cat", "/app/sbom.json").stdout)["components"]
+        assert packages == sorted(
+            part["name"].lower().replace("_", "-") for part in listed if part["type"] == "library"
+        )
+        assert [part["version"] for part in listed if part["type"] == "machine-learning-model"] == ["2"]
+        print(f"{len(packages)} packages")
+        assert len(packages) <= 35
+        engine.podman("export", "--output", str(tmp_path / "all.tar"), name)
+    finally:
+        engine.podman("rm", "--force", "--time", "0", name)
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        for entry in archive:
+            if entry.isfile() and entry.name.startswith(("app/", "tmp/", "root/")):
+                assert not entry.name.endswith((".env", ".db", ".parquet")), entry.name
+                assert secret.encode() not in archive.extractfile(entry).read(), entry.name  # type: ignore[union-attr]
+
+    # outside development nobody starts it without keys
+    done = engine.podman("run", "--rm", made["image"], check=False)
+    assert done.returncode != 0 and "API_KEYS" in done.stderr
+
+
+def until_ready(address: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{address}/health/ready", timeout=2)
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{address} is not ready after {seconds} s"
+            time.sleep(0.2)
+
+
+def test_without_an_engine_it_says_what_to_install(project: Project) -> None:
+    tools = project.folder.parent / "bin"
+    tools.mkdir()
+    for name in ("make", "git", "sh", "python3", "grep", "sed", "awk", "cat", "cp", "rm", "mkdir", "test", "ps"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    bring(project, 2)
+    said = project.make("image", "VERSION=2", fails=True, PATH=str(tools), DOCKER="", COMPOSE="")
+    assert "neither docker nor podman" in said and "apt-get install podman" in said and "ENGINE=process" in said
+
+
+# --------------------------------------------------------------------------------------------------- Without a failed request
+
+
+@pytest.mark.parametrize("kind", ["process", "containers", "process, without HAProxy"])
+def test_no_request_fails_while_versions_change(kind: str, project: Project, tmp_path: Path) -> None:
+    """A good version, one that answers wrongly, one that does not start, the way back: the proxy's clients see answers alone."""
+    need(engine.images() if kind == "containers" else engine.bring("haproxy"))
+    address, seconds = project.environment["LISTEN"], {}
+    if kind.endswith("without HAProxy"):
+        project.environment["PROXY"] = "built-in"
+    assert "version 1" in deploy(project, 1, ENGINE=kind.partition(",")[0])
+    first = ask(address, rows(project))
+    with load(project, tmp_path) as told:
+        said = deploy(project, 2)
+        assert {"process": "HAProxy", "containers": "podman"}.get(kind, "ci/forward.py") in said and "version 2" in said
+        seconds["deploy"] = audit(project)[-1]["seconds"]
+        second = ask(address, rows(project))
+        assert second != first and b'"version":2' in second
+
+        text = (project / SERVICE.replace("PACKAGE", project.package)).read_text()
+        project.replace(SERVICE, "= self._bundle.answers(frame)", '= self._bundle.answers(frame).assign(score=lambda x: x["score"] + 0.01)')  # fmt: skip
+        said = deploy(project, 1, fails=True)
+        assert "example row 0 is answered with" in said and "goes on answering in dev" in said
+
+        project.replace(SERVICE, "from __future__ import annotations", 'from __future__ import annotations\nraise SystemExit("broken")')  # fmt: skip
+        said = deploy(project, 1, fails=True)
+        assert "ended. It said last" in said and "broken" in said
+        (project / SERVICE.replace("PACKAGE", project.package)).write_text(text)
+        assert ask(address, rows(project)) == second
+
+        begun = time.monotonic()
+        project.make("deploy-back", "WHY=worse on Sundays")
+        seconds["back"] = time.monotonic() - begun
+        assert ask(address, rows(project)) == first
+    print(kind, {**told, "seconds": seconds})
+    assert not told["failed"] and told["requests"] > 0.9 * RATE * 10
+    assert len(told["answers"]) == 2  # of each version one, and no other
+    done = [(entry["action"], entry["to"]["version"], entry["result"].split(":")[0]) for entry in audit(project)]
+    assert done == [
+        ("deploy", 1, "live"),
+        ("deploy", 2, "live"),
+        ("deploy", 1, "failed"),
+        ("deploy", 1, "failed"),
+        ("rollback", 1, "live"),
+    ]
+    last = audit(project)[-1]
+    assert (last["who"], last["why"], last["from"]["version"]) == ("Ada", "worse on Sundays", 2)
+    running = (
+        names(project) if kind == "containers" else {path.stem for path in (project / ".deploy/dev").glob("*.pid")}
+    )
+    assert running == {"proxy", f"{state(project)['live']['colour']}-1"}
+
+
+def names(project: Project) -> set[str]:
+    """The containers of this project."""
+    found = engine.podman("ps", "--all", "--format", "{{.Names}}").stdout.split()
+    return {name.partition("-dev-")[2] for name in found if "-dev-" in name}
+
+
+def test_a_version_comes_in_step_by_step_and_by_replica(project: Project, tmp_path: Path) -> None:
+    need(engine.bring("haproxy"))
+    deploy(project, 1, ENGINE="process")
+    with load(project, tmp_path) as told:
+        said = deploy(project, 2, "STEPS=10 50 100", STEP_SECONDS="2")
+        shares = [int(number) for number in re.findall(r"answers (\d+) %: ", said)]
+        counts = [int(number) for number in re.findall(r"%: (\d+) requests", said)]
+        assert shares == [10, 50, 100] and counts[0] < counts[1] < counts[2]
+        assert 0.04 < counts[0] / counts[2] < 0.2 and 0.35 < counts[1] / counts[2] < 0.65
+        said = deploy(project, 1, "REPLICAS=2")
+        assert [int(number) for number in re.findall(r"answers (\d+) %: ", said)] == [50, 100]
+    assert not told["failed"], told
+    assert state(project)["live"]["replicas"] == 2
+
+
+def test_errors_while_it_comes_in_stop_it(project: Project, tmp_path: Path) -> None:
+    """Its example rows it answers, others not: what clients get of that is the share of the first step."""
+    need(engine.bring("haproxy"))
+    deploy(project, 1, ENGINE="process")
+    project.replace(SERVICE, "        frame = self._reader.frame(asked)\n", '        frame = self._reader.frame(asked)\n        if len(frame) < 8:\n            raise ValueError("not this one")\n')  # fmt: skip
+    with load(project, tmp_path) as told:
+        said = deploy(project, 2, "STEPS=5 100", fails=True)
+        assert "requests failed; MAX_ERRORS is 0.01" in said and "version 1" in said
+    failed = sum(told["failed"].values())
+    assert 0 < failed < 0.1 * told["requests"]
+    assert state(project)["live"]["release"]["version"] == 1
+
+
+def test_two_at_once_and_one_that_is_killed(project: Project, tmp_path: Path) -> None:
+    need(engine.bring("haproxy"))
+    deploy(project, 1, ENGINE="process")
+    with load(project, tmp_path) as told:
+        bring(project, 2)
+        first = project.start("make", "deploy", "VERSION=2", "STEPS=50 100", STEP_SECONDS="60")
+        wait_until(lambda: "green-1 127.0.0.1" in (project / ".deploy/dev/servers.cfg").read_text()
+                   and "disabled" not in (project / ".deploy/dev/servers.cfg").read_text().split("green-1")[1].splitlines()[0])  # fmt: skip
+        said = deploy(project, 1, fails=True)
+        assert "is being deployed already (by Ada, process " in said
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        assert state(project)["live"]["release"]["version"] == 1
+        assert (project / ".deploy/dev/green-1.pid").exists()
+        said = deploy(project, 1)
+        assert "answers in dev already" in said
+        assert not (project / ".deploy/dev/green-1.pid").exists()  # what was half there is gone
+        deploy(project, 2)
+    assert not told["failed"], told
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_the_registry_and_what_answers_go_back_together(project: Project) -> None:
+    """In production, where bundles are signed and who asks has a key; answers are those of before, byte for byte."""
+    need(engine.bring("haproxy"))
+    key = secrets.token_hex(16)
+    more = {"ENGINE": "process", "API_KEYS": key}
+    address = project.environment["LISTEN"]
+    deploy(project, 1, "ENV=prod", **more)
+    before = ask(address, rows(project), X_API_Key=key)
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(address, rows(project))
+    deploy(project, 2, "ENV=prod", **more)
+    assert ask(address, rows(project), X_API_Key=key) != before
+    begun = time.monotonic()
+    said = project.make("rollback", "WHY=late on Sundays", API_KEYS=key)
+    seconds = time.monotonic() - begun
+    print(f"make rollback took {seconds:.1f} s, of which the deployment {audit(project, 'prod')[-1]['seconds']} s")
+    assert "version 1 is the champion" in said and "version 1" in said.splitlines()[-1]
+    assert ask(address, rows(project), X_API_Key=key) == before
+    assert json.loads((project / "champion.json").read_text())["version"] == 1
+    last = audit(project, "prod")[-1]
+    assert (last["action"], last["who"], last["why"], last["result"]) == ("rollback", "Ada", "late on Sundays", "live")
+    assert (last["from"]["version"], last["to"]["version"]) == (2, 1)
+    assert key not in "".join(path.read_text(errors="ignore") for path in (project / ".deploy/prod").glob("*.[jlc]*"))
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others are at work on this machine
+    assert seconds <= 15 * busy
+
+
+# ------------------------------------------------------------------------------------------------------------ Delivery
+
+
+@pytest.fixture(scope="session")
+def act() -> Path:
+    found = runner.bring(ROOT / ".tools/bin")
+    need("" if found else "NOT RUN: cd.yml; act is missing, and there is no Go to build it with (https://go.dev/dl)")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry of images on the loopback address."""
+    need(engine.bring("docker-registry"))
+    port = free_port()
+    (tmp_path / "registry.yml").write_text(
+        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\nhttp:\n  addr: 127.0.0.1:{port}\n"
+    )
+    process = serve(["docker-registry", "serve", str(tmp_path / "registry.yml")], f"http://127.0.0.1:{port}/v2/", tmp_path / "registry.log")  # fmt: skip
+    yield f"127.0.0.1:{port}"
+    end(process)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A machine to deploy to: this one, by SSH, with keys made on the spot; what it is told, as the workflow's variables."""
+    need(engine.bring("sshd"))
+    port, folder = free_port(), tmp_path / "ssh"
+    folder.mkdir(mode=0o700)
+    for name in ("host", "client"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    (folder / "authorized").write_text((folder / "client.pub").read_text())
+    told = {name: value for name, value in engine.environment().items() if name != "IMAGE_OPTIONS"}
+    told["PATH"] = os.environ["PATH"]
+    told["CONTAINERS_REGISTRIES_CONF"] = str(folder / "registries.conf")
+    (folder / "registries.conf").write_text('[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
+    given = " ".join(f'{name}="{value}"' for name, value in told.items())
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile {folder}/pid\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nSetEnv {given}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    process = subprocess.Popen([shutil.which("sshd") or "", "-D", "-e", "-f", str(folder / "config")], stderr=(folder / "log").open("wb"))  # fmt: skip
+    yield {
+        "DEPLOY_HOST": f"{os.environ.get('USER') or 'root'}@127.0.0.1:{port}",
+        "DEPLOY_KNOWN_HOSTS": f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}",
+        "DEPLOY_KEY": (folder / "client").read_text(),
+        "DEPLOY_FOLDER": str(tmp_path / "there"),
+    }
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("configured", "fail", "targets"),
+    [
+        ("false", "", ["delivery"]),
+        ("true", "", ["delivery", "image", "push-image", "sign-image", *["deploy-remote", "smoke-remote"] * 2]),
+        (
+            "true",
+            "smoke-remote",
+            ["delivery", "image", "push-image", "sign-image", "deploy-remote", "smoke-remote", "rollback-remote"],
+        ),
+        ("true", "deploy-remote", ["delivery", "image", "push-image", "sign-image", "deploy-remote"]),
+    ],
+)
+def test_what_is_delivered_when(
+    act: Path, render: Render, tmp_path: Path, configured: str, fail: str, targets: list[str]
+) -> None:
+    """What answers wrongly in staging goes back and never reaches production; where nothing is configured nothing is done."""
+    tools, project = tmp_path / "bin", tmp_path / "project"
+    tools.mkdir()
+    (tools / "make").write_text(
+        f'#!/bin/sh\necho "$1" >> {tmp_path}/targets\n'
+        f'[ "$1" != delivery ] || printf "configured={configured}\\nhost=here\\n" >> "$GITHUB_OUTPUT"\n'
+        '[ "$1" != push-image ] || echo image=here/flights@sha256:1 >> "$GITHUB_OUTPUT"\n[ "$1" != "$FAIL" ] || exit 1\n'
+    )
+    (tools / "make").chmod(0o755)
+    shutil.copytree(render(serving=["online"], deploy="compose"), project)
+    clone = runner.push(project, tmp_path / "clone")
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    done = runner.run(act, clone, "workflow_dispatch", workflow="cd.yml", FAIL=fail or "none", PATH=path)
+    assert done.passed is (not fail), done.output[-3000:]
+    assert (tmp_path / "targets").read_text().split() == targets
+
+
+def test_a_champion_is_delivered_to_a_machine(
+    act: Path, containers: None, project: Project, registry: str, machine: dict[str, str], tmp_path: Path
+) -> None:
+    """cd.yml as it is: the registries and the machine are real, on the loopback address."""
+    there, key = Path(machine["DEPLOY_FOLDER"]), secrets.token_hex(16)
+    address, server = mlflow_server(project, tmp_path)
+    ports = {}
+    try:
+        project.make("move-registry", f"URI={address}")
+        said = dict(line.split("=", 1) for line in (project / ".env").read_text().splitlines() if "_KEY=" in line)
+        for number, name in enumerate(("staging", "prod")):
+            ports[name] = free_port()
+            text = (project / f"deploy/{name}.env").read_text()
+            text = re.sub(r"LISTEN=.*", f"LISTEN=127.0.0.1:{ports[name]}", text).replace(
+                "MAX_SECONDS=0.5", "MAX_SECONDS=5"
+            )
+            (project / f"deploy/{name}.env").write_text(
+                re.sub(r"PORTS=.*", f"PORTS={41_000 + os.getpid() % 400 * 40 + 20 * number}", text)
+            )
+        there.mkdir()
+        (there / ".env").write_text(f"API_KEYS={key}\nVERIFY_KEY={said['VERIFY_KEY']}\n")
+        clone = runner.push(project.folder, tmp_path / "clone", "the champion")
+        variables = {
+            **machine,
+            "MLFLOW_TRACKING_URI": address,
+            "REGISTRY": f"{registry}/ada",
+            "ATTEST": "true",
+            "VERIFY_KEY": said["VERIFY_KEY"],
+        }
+        hidden = {"SIGNING_KEY": said["SIGNING_KEY"], "DEPLOY_KEY": variables.pop("DEPLOY_KEY")}
+        more = {**engine.environment(), "PUSH_OPTIONS": "--tls-verify=false"}
+        done = runner.run(
+            act, clone, "workflow_dispatch", workflow="cd.yml", variables=variables, secrets=hidden, **more
+        )
+        assert done.passed, done.output[-6000:]
+        assert done.jobs == dict.fromkeys(("bundle, image, list of packages, signature", "staging", "production"), True)
+        pushed = json.loads((done.artifacts / "image/image.json").read_text())["pushed"]
+        assert f"attested {pushed}" in done.output and key not in done.output
+        for name, port in ports.items():
+            assert b'"version":2' in ask(f"127.0.0.1:{port}", rows(project), X_API_Key=key), name
+            line = json.loads((there / f".deploy/{name}/audit.jsonl").read_text())
+            assert (line["result"], line["to"]["image"], line["why"]) == ("live", pushed, "champion.json")
+
+        # what another key signed does not get there, and neither does what nobody knows
+        more = {"IMAGE": pushed, "ENV": "staging", **machine}
+        told = project.make("deploy-remote", fails=True, SIGNATURE="AAAA", **more)
+        assert "does not hold" in told
+        more["DEPLOY_KNOWN_HOSTS"] = more["DEPLOY_KNOWN_HOSTS"].replace("AAAA", "AAAB", 1)
+        told = project.make("smoke-remote", fails=True, ENV="staging", **{**more, "IMAGE": ""})
+        assert "is not reached over SSH" in told
+    finally:
+        for name in ports:
+            if (there / f".deploy/{name}").exists():
+                more = {**os.environ, **engine.environment(), "ENV": name, "API_KEYS": key}
+                subprocess.run([sys.executable, "-m", "ci.deploy", "end"], cwd=there, env=more, check=False)
+        end(server)
+
+
+def test_files_of_the_deployment_are_as_their_tools_want_them(render: Render) -> None:
+    """The workflow is safe and well written, the files of Compose keep their schema."""
+    project, tools = render(serving=["online"], deploy="compose"), Path(sys.executable).parent
+    rules = "{extends: default, rules: {line-length: {max: 128}, document-start: disable, truthy: {check-keys: false}, comments: {min-spaces-from-content: 1}}}"
+    commands = [
+        [str(tools / "zizmor"), "--offline", "--pedantic", "--quiet", "--no-progress", str(project / ".github")],
+        [
+            str(tools / "yamllint"),
+            "--strict",
+            "--config-data",
+            rules,
+            str(project / ".github/workflows/cd.yml"),
+            str(project / "deploy"),
+        ],
+        [
+            str(tools / "check-jsonschema"),
+            "--builtin-schema",
+            "vendor.compose-spec",
+            *map(str, project.glob("deploy/*.yaml")),
+        ],
+    ]
+    for words in commands:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,144 @@
+"""The online service of a whole project, asked whatever its own page allows and what it does not: it always has a clear answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from conftest import Project, Render, clean_environment, end, free_port, once, wait_for
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "mlflow.db", "data", "models", "reports", "mlartifacts")
+SECONDS_TO_START = 2.0  # of the processor, from the command to the first answer
+MOST_KB = 160 * 1024
+
+
+@pytest.fixture(scope="session")
+def online(render: Render, trained: Project) -> Project:
+    """A project with the online service alone, and its bundle."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(serving=["online"]), folder)
+        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+        project.make("setup")
+        for name in MADE:
+            source = trained / name
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
+        project.make("bundle")
+
+    folder = once("online/project", make)
+    return Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+
+
+@pytest.fixture(scope="session")
+def service_only(online: Project) -> Path:
+    """An environment with what the service needs and nothing else, as an image has it."""
+
+    def make(folder: Path) -> None:
+        subprocess.run(
+            ["uv", "sync", "--quiet", "--no-default-groups", "--group", "service", "--no-install-project"],
+            cwd=online.folder,
+            env=clean_environment(UV_PROJECT_ENVIRONMENT=str(folder)),
+            check=True,
+        )
+
+    return once("online/service", make)
+
+
+class Serving:
+    """A service that runs, and whom it lets in."""
+
+    def __init__(self, project: Project, python: Path) -> None:
+        self.key, port = secrets.token_hex(16), free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = project.start(
+            str(python / "bin/python"),
+            "-m",
+            f"{project.package}.serving.online",
+            API_KEYS=self.key,
+            SERVICE_PORT=str(port),
+            ANSWER_SECONDS="30",
+        )
+        wait_for(f"{self.url}/health/ready", self.process)
+
+    def post(self, path: str, given: Any) -> Any:
+        request = urllib.request.Request(
+            self.url + path, json.dumps(given).encode(), {"X-API-Key": self.key, "Content-Type": "application/json"}
+        )
+        return json.load(urllib.request.urlopen(request, timeout=30))
+
+
+@pytest.fixture
+def serving(online: Project, service_only: Path) -> Iterator[Serving]:
+    one = Serving(online, service_only)
+    yield one
+    end(one.process)
+
+
+def test_it_starts_quickly_and_small_without_what_training_needs(online: Project, serving: Serving) -> None:
+    expected = json.loads((online / "dist/bundle/expected.json").read_text())
+    row = dict(zip(expected["columns"], expected["rows"][0], strict=True))
+    answer = serving.post("/predict", row)
+    assert answer["score"] == pytest.approx(expected["answers"][0], abs=1e-5)
+    ticks = sum(map(int, Path(f"/proc/{serving.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    memory = Path(f"/proc/{serving.process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]
+    assert ticks / os.sysconf("SC_CLK_TCK") < 2 * SECONDS_TO_START  # a busy machine takes up to twice as long
+    assert int(memory) < MOST_KB
+    time.sleep(1.5)  # until it is in the log
+    said = online.make("explain", f"ID={answer['prediction_id']}")
+    assert said.startswith(f"{row['flight_id']}: {answer['score']:.4f}")
+    assert "distance" in said
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(30) == 0
+
+
+def test_whatever_is_sent_it_has_a_clear_answer(serving: Serving) -> None:
+    """Requests made from the page, right and wrong ones; no answer is an error of the service or other than the page says."""
+    seen = Counter[tuple[str, int]]()
+    for found in schemathesis.openapi.from_url(f"{serving.url}/openapi.json").get_all_operations():
+        for mode in schemathesis.GenerationMode if found.ok().body else [schemathesis.GenerationMode.POSITIVE]:
+            ask(found.ok().as_strategy(generation_mode=mode), serving, seen)
+    for path in ("/predict", "/explain"):
+        assert seen[path, 200] > 10
+        assert seen[path, 422] > 10
+
+
+def ask(cases: Any, serving: Serving, seen: Counter[tuple[str, int]]) -> None:
+    """Send some cases and hold the answers to the page."""
+
+    @hypothesis.settings(
+        max_examples=100,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(cases)
+    def each(case: schemathesis.Case) -> None:
+        response = case.call(headers={"X-API-Key": serving.key})
+        seen[case.path, response.status_code] += 1
+        case.validate_response(
+            response,
+            checks=[
+                not_a_server_error,
+                checks.content_type_conformance,
+                checks.response_schema_conformance,
+                checks.status_code_conformance,
+            ],
+        )
+
+    each()

@@ -1,0 +1,439 @@
+"""Streaming against real brokers, which are killed in the middle, as is who consumes. Brokers that the machine lacks are installed from the
+system's packages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project, Render, clean_environment, end, free_port, once
+
+# What any program that talks to the broker would do, run with the project's packages: send lines, read a stream from its
+# beginning, say how many messages were given out and not acknowledged.
+CLIENT = """
+import asyncio, json, sys
+verb, url, name = sys.argv[1:4]
+lines = [line.rstrip(b"\\n") for line in sys.stdin.buffer] if verb == "send" else []
+async def redis():
+    from redis.asyncio import from_url
+    client = from_url(url)
+    if verb == "send":
+        async with client.pipeline(transaction=False) as pipe:
+            for line in lines:
+                pipe.xadd(name, {"data": line})
+            await pipe.execute()
+    elif verb == "read":
+        return [fields[b"__data__"].decode() for _, fields in await client.xrange(name)]
+    else:
+        return sum(group["pending"] for group in await client.xinfo_groups(name))
+    await client.aclose()
+async def nats():
+    import nats
+    from nats.js.errors import NotFoundError
+    client = await nats.connect(url)
+    stream = client.jetstream()
+    if verb == "send":
+        try:
+            await stream.find_stream_name_by_subject(name)
+        except NotFoundError:
+            await stream.add_stream(name=name, subjects=[name])
+        for start in range(0, len(lines), 500):
+            await asyncio.gather(*[stream.publish(name, line) for line in lines[start : start + 500]])
+        await client.close()
+        return None
+    where = await stream.find_stream_name_by_subject(name)
+    if verb == "read":
+        state = (await stream.stream_info(where)).state
+        numbers = range(state.first_seq, state.last_seq + 1)
+        return [(await stream.get_msg(where, number)).data.decode() for number in numbers]
+    return sum(one.num_ack_pending for one in await stream.consumers_info(where))
+async def amqp():
+    import aio_pika
+    connection = await aio_pika.connect(url)
+    channel = await connection.channel()
+    queue = await channel.declare_queue(name, durable=True)
+    if verb == "send":
+        for start in range(0, len(lines), 500):
+            await asyncio.gather(*[
+                channel.default_exchange.publish(aio_pika.Message(line, delivery_mode=2), name)
+                for line in lines[start : start + 500]
+            ])
+        await connection.close()
+        return None
+    if verb == "read":
+        found = []
+        while (message := await queue.get(fail=False)) is not None:
+            found.append(message.body.decode())
+        return found
+    return queue.declaration_result.message_count
+print(json.dumps(asyncio.run({"redis": redis, "nats": nats, "amqp": amqp}[url.partition(":")[0]]())))
+os = __import__("os"); sys.stdout.flush(); os._exit(0)
+"""
+
+# The consumer, but slow, in small lots, and with a word before each, so that a test can come in between.
+SLOW = """
+import sys, time
+from PACKAGE.io import brokers
+from PACKAGE.serving import stream
+work = stream.Consumer.work
+def slowly(self, taken, most_bytes):
+    print("a lot of", len(taken), file=sys.stderr, flush=True)
+    time.sleep(0.15)
+    return work(self, taken, most_bytes)
+stream.Consumer.work = slowly
+brokers.MOST = 60
+sys.exit(stream.main())
+"""
+
+# The consumer, which dies when all is confirmed and nothing acknowledged.
+DIES = """
+import os, signal
+import aio_pika.message, nats.aio.msg
+from PACKAGE.serving import stream
+async def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+aio_pika.message.IncomingMessage.ack = nats.aio.msg.Msg.ack = die
+stream.main()
+"""
+
+
+@pytest.fixture(scope="session")
+def streaming(render: Render, trained: Project) -> Project:
+    """A project with streaming alone, its bundle, and rows to ask for."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(serving=["streaming"]), folder)
+        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+        project.make("setup")
+        for name in (
+            "params.yaml",
+            "run.yaml",
+            "dvc.lock",
+            "champion.json",
+            "mlflow.db",
+            "data",
+            "models",
+            "reports",
+            "mlartifacts",
+        ):
+            source = trained / name
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
+        project.make("bundle")
+
+    return Project(once("streaming/project", make), OMP_NUM_THREADS="1")
+
+
+class Broker:
+    """A broker that is started by hand, on loopback, with its data in a folder."""
+
+    scheme = program = package = ""
+
+    def __init__(self, folder: Path, project: Project) -> None:
+        self.folder, self.project, self.port = folder, project, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir()
+        if not shutil.which(self.program) and not Path(self.program).exists():
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            for words in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", self.package]):
+                subprocess.run(["apt-get", *words], env=environment, check=True, capture_output=True)
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def words(self) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.words(), env=clean_environment(**self.environment()), stdout=log, stderr=log, cwd=self.folder,
+                start_new_session=True,
+            )  # fmt: skip
+        until = time.monotonic() + 90
+        while not self.answers():
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2):
+            return True
+        return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            end(self.process)
+
+    def ask(self, verb: str, name: str, lines: list[str] | None = None) -> Any:
+        """What a client gets; one that comes while the broker still starts tries again."""
+        given = "".join(f"{line}\n" for line in lines or [])
+        words = [str(self.project / ".venv/bin/python"), "-c", CLIENT, verb, self.url, name]
+        for _ in range(20):
+            done = subprocess.run(words, input=given, capture_output=True, text=True, check=False, timeout=120)
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+            time.sleep(0.5)
+        raise AssertionError(done.stderr)
+
+    def send(self, lines: list[str]) -> None:
+        self.ask("send", "rows", lines)
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.ask("read", name)]
+
+
+class Redis(Broker):
+    scheme, program, package = "redis", "redis-server", "redis-server"
+
+    def words(self) -> list[str]:
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return [self.program, *where, "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+
+
+class Nats(Broker):
+    scheme, program, package = "nats", "nats-server", "nats-server"
+
+    def words(self) -> list[str]:
+        return [self.program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+
+
+class Rabbit(Broker):
+    scheme, program, package = "amqp", "/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"
+
+    def __init__(self, folder: Path, project: Project) -> None:
+        super().__init__(folder, project)
+        names, between = free_port(), free_port()
+        self._environment = {
+            "HOME": str(folder), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(names),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(between),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"), "RABBITMQ_LOG_BASE": str(folder / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }  # fmt: skip
+        # Erlang would start it where it is missing, and leave it behind.
+        self._names = subprocess.Popen(
+            ["epmd", "-address", "127.0.0.1", "-port", str(names)], env=clean_environment(), start_new_session=True
+        )
+
+    def environment(self) -> dict[str, str]:
+        return self._environment
+
+    def words(self) -> list[str]:
+        return [self.program]
+
+    def close(self) -> None:
+        super().close()
+        end(self._names)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, streaming: Project, tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the kind that the test asks for; not started."""
+    one = request.param(tmp_path / "broker", streaming)
+    yield one
+    one.close()
+
+
+every_broker = pytest.mark.parametrize("broker", [Redis, Nats, Rabbit], indirect=True, ids=lambda one: one.scheme)
+
+
+class Consuming:
+    """A consumer that runs, and what it has said."""
+
+    def __init__(self, project: Project, broker: Broker, log: Path, code: str = "", **environment: str) -> None:
+        program = (
+            ["-c", code.replace("PACKAGE", project.package)] if code else ["-m", f"{project.package}.serving.stream"]
+        )
+        self.process = project.start(
+            ".venv/bin/python",
+            *program,
+            STREAM_URL=broker.url,
+            STREAM_REDELIVER_SECONDS="2",
+            PREDICTION_LOG=str(log),
+            **environment,
+        )
+        self.said = ""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+
+    def wait_for(self, text: str, times: int = 1, seconds: float = 90) -> None:
+        until = time.monotonic() + seconds
+        while self.said.count(text) < times:
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < until, f"not {times} times {text!r}: {self.said}"
+            time.sleep(0.05)
+
+    def stop(self) -> str:
+        """Ask it to stop, and hold it to doing so; returns all that it said."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(30) == 0, self.said
+        self._listener.join(10)
+        return self.said
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+
+@contextlib.contextmanager
+def consuming(project: Project, broker: Broker, log: Path, code: str = "", **environment: str) -> Iterator[Consuming]:
+    one = Consuming(project, broker, log, code, **environment)
+    try:
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.kill()
+
+
+def rows(project: Project, count: int) -> list[dict[str, Any]]:
+    """Rows that keep the contract, and differ."""
+    expected = json.loads((project / "dist/bundle/expected.json").read_text())
+    found = [dict(zip(expected["columns"], values, strict=True)) for values in expected["rows"]]
+    return [
+        {**found[number % len(found)], "flight_id": f"f{number}", "distance": 200.0 + number} for number in range(count)
+    ]
+
+
+def live(project: Project, asked: list[dict[str, Any]], folder: Path) -> dict[str, float]:
+    """What the bundle itself answers, by id."""
+    file = folder / "asked.json"
+    file.write_text(json.dumps(asked))
+    return json.loads(
+        project.python(
+            "import json, pandas as pd\n"
+            f"from {project.package}.serving.answering import answering\nfrom {project.package}.settings import Settings\n"
+            "one = answering(Settings())\n"
+            f"rows = pd.DataFrame(json.load(open({str(file)!r})))\n"
+            "print(json.dumps(dict(zip(rows[one.contract.id], one.answer(rows)['score']))))"
+        )
+    )
+
+
+def all_answered(broker: Broker, wanted: int, consumer: Consuming, seconds: float = 90) -> dict[str, list[str]]:
+    """The answers by id, as they were sent, once there is one for as many ids."""
+    until = time.monotonic() + seconds
+    while True:
+        found = defaultdict(list)
+        for line in broker.ask("read", "answers"):
+            found[json.loads(line)["id"]].append(line)
+        if len(found) >= wanted:
+            return found
+        assert time.monotonic() < until, f"{len(found)} of {wanted}: {consumer.said}"
+        time.sleep(0.5)
+
+
+@every_broker
+def test_nothing_is_lost_when_the_broker_and_who_consumes_are_killed(
+    broker: Broker, streaming: Project, tmp_path: Path
+) -> None:
+    """Nor is anything answered in two ways; what cannot be read stands aside, and holds up nothing."""
+    asked = rows(streaming, 1400)
+    lines = [json.dumps(row) for row in asked]
+    lines[600:700] = [json.dumps(asked[start : start + 20]) for start in range(600, 700, 20)]
+    poison = ["{", json.dumps({**asked[0], "flight_id": "bad", "distance": "far"}), "[1]", "\u00e4"]
+    broker.start()
+    broker.send(lines[:300] + poison + lines[300:500])
+    with consuming(streaming, broker, tmp_path / "log", SLOW) as first:
+        first.wait_for("a lot of", 3)
+        broker.kill()
+        first.wait_for("the broker does not answer")
+        time.sleep(1)
+        broker.start()
+        broker.send(lines[500:])
+        before = first.said.count("a lot of")
+        first.wait_for("a lot of", before + 4)
+        first.kill()
+    with consuming(streaming, broker, tmp_path / "log") as second:
+        found = all_answered(broker, len(asked), second)
+        said = second.stop()
+    assert "Traceback" not in first.said + said and "f1" not in first.said + said, "no values in what it says"
+    assert {name: {json.loads(line)["score"] for line in answers} for name, answers in found.items()} == {
+        name: {score} for name, score in live(streaming, asked, tmp_path).items()
+    }
+    assert all(len(set(answers)) == 1 for answers in found.values()), "a repeat is the same to the byte"
+    aside = broker.read("set-aside")
+    assert {one["body"] for one in aside} == set(poison)
+    assert any(fault["field"] == "distance" for one in aside for fault in one["faults"]) and all(
+        one["reason"] for one in aside
+    )
+    assert broker.ask("pending", "rows") == 0
+
+
+@every_broker
+def test_a_clean_stop_finishes_what_was_taken(broker: Broker, streaming: Project, tmp_path: Path) -> None:
+    """It begins without the broker and waits for it; what it has answered is in the log, acknowledged, and answered once."""
+    asked = rows(streaming, 600)
+    with consuming(streaming, broker, tmp_path / "log", SLOW) as one:
+        one.wait_for("the broker does not answer", 2)
+        broker.start()
+        broker.send([json.dumps(row) for row in asked])
+        one.wait_for("a lot of", 3)
+        said = one.stop()
+    answers = broker.read("answers")
+    logged = streaming.python(
+        f"import json, pathlib\nfrom {streaming.package}.io import prediction_log as p\n"
+        f"print(json.dumps([e['prediction'] for e in p.entries(pathlib.Path({str(tmp_path / 'log')!r}))]))"
+    )
+    assert sorted(json.loads(logged)) == sorted(one["prediction_id"] for one in answers)
+    assert 0 < len(answers) < 600 and len({one["id"] for one in answers}) == len(answers)
+    assert f"stopped: {len(answers)} rows answered" in said
+    left = broker.ask("pending", "rows")
+    assert left == (600 - len(answers) if broker.scheme == "amqp" else 0)  # of a queue: what waits, given back at once
+    with consuming(streaming, broker, tmp_path / "log") as two:
+        found = all_answered(broker, 600, two)
+    assert all(len(answers) == 1 for answers in found.values())
+
+
+@pytest.mark.parametrize("broker", [Nats, Rabbit], indirect=True, ids=lambda one: one.scheme)
+def test_an_answer_whose_row_was_not_acknowledged_comes_again_as_the_same(
+    broker: Broker, streaming: Project, tmp_path: Path
+) -> None:
+    """NATS knows it by its name and drops it; elsewhere who reads answers knows it. Redis does both at once, or neither."""
+    asked = [{name: value for name, value in row.items() if name != "flight_id"} for row in rows(streaming, 30)]
+    broker.start()
+    broker.send([json.dumps(row) for row in asked])
+    with consuming(streaming, broker, tmp_path / "log", DIES) as one:
+        assert one.process.wait(60) == -signal.SIGKILL
+    first = broker.read("answers")
+    with consuming(streaming, broker, tmp_path / "log") as two:
+        until = time.monotonic() + 30
+        while broker.ask("pending", "rows") and time.monotonic() < until:
+            time.sleep(0.5)
+        time.sleep(3)
+        two.stop()
+    again = broker.read("answers")
+    assert len(first) == 30 and len(again) == (60 if broker.scheme == "amqp" else 30)
+    assert {json.dumps(one) for one in again} == {json.dumps(one) for one in first}, "also ids that were made up"
+
+
+def test_an_address_that_is_none_is_refused(streaming: Project) -> None:
+    assert "STREAM_URL is not set" in streaming.make("consume", fails=True)
+    said = streaming.make("consume", fails=True, STREAM_URL="kafka://user:pass@host:9092")
+    assert "kafka://" in said and "redis://" in said and "pass" not in said
