@@ -80,9 +80,13 @@ class Load:
 
 
 async def main() -> None:
-    load = Load(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]).read_bytes(), sys.argv[4] if len(sys.argv) > 4 else "")
+    load = Load(
+        sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]).read_bytes(), sys.argv[4] if len(sys.argv) > 4 else ""
+    )
     stop = asyncio.Event()
-    asyncio.get_running_loop().run_in_executor(None, lambda: (sys.stdin.read(), asyncio.run_coroutine_threadsafe(_set(stop), loop)))
+    asyncio.get_running_loop().run_in_executor(
+        None, lambda: (sys.stdin.read(), asyncio.run_coroutine_threadsafe(_set(stop), loop))
+    )
     await load.until(stop)
     print(json.dumps(load.told()))
 
