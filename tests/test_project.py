@@ -143,7 +143,7 @@ def test_from_version_to_version(fork: Project) -> None:
     )
     fork.make("predict", f"INPUT={rows}", "OUTPUT=one.csv")
     fork.replace(
-        "src/PACKAGE/core/features.py", '"weekday": departure.dt.day_of_week', '"weekday": -departure.dt.day_of_year'
+        "src/PACKAGE/core/features.py", '"weekday": departure.day_of_week', '"weekday": -departure.day_of_year'
     )
     said = fork.make("run")
     assert "2, challenger" in said and "over champion" in said
