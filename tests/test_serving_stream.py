@@ -165,7 +165,7 @@ class Broker:
                 self.words(), env=clean_environment(**self.environment()), stdout=log, stderr=log, cwd=self.folder,
                 start_new_session=True,
             )  # fmt: skip
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240  # RabbitMQ takes its time on a machine that is busy
         while not self.answers():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < until, (self.folder / "log").read_text()
