@@ -21,11 +21,11 @@ class Load:
         seconds: How long each request took.
     """
 
-    def __init__(self, address: str, rate: float, body: bytes, headers: str = "") -> None:
+    def __init__(self, address: str, rate: float, body: bytes) -> None:
         self.host, _, self.port = address.rpartition(":")
         self.rate = rate
         self.request = (
-            f"POST /predict HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n{headers}"
+            f"POST /predict HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
         self.failed: Counter[str] = Counter()
@@ -79,23 +79,17 @@ class Load:
                 "p50": round(ordered[len(ordered) // 2], 4), "p99": round(ordered[int(len(ordered) * 0.99)], 4), "worst": round(ordered[-1], 4)}  # fmt: skip
 
 
-async def main() -> None:
-    load = Load(
-        sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]).read_bytes(), sys.argv[4] if len(sys.argv) > 4 else ""
-    )
-    stop = asyncio.Event()
-    asyncio.get_running_loop().run_in_executor(
-        None, lambda: (sys.stdin.read(), asyncio.run_coroutine_threadsafe(_set(stop), loop))
-    )
+async def main(address: str, rate: str, file: str) -> None:
+    load, stop, loop = Load(address, float(rate), Path(file).read_bytes()), asyncio.Event(), asyncio.get_running_loop()
+
+    def until_it_ends() -> None:
+        sys.stdin.read()
+        loop.call_soon_threadsafe(stop.set)
+
+    loop.run_in_executor(None, until_it_ends)
     await load.until(stop)
     print(json.dumps(load.told()))
 
 
-async def _set(stop: asyncio.Event) -> None:
-    stop.set()
-
-
 if __name__ == "__main__":
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    loop.run_until_complete(main())
+    asyncio.run(main(*sys.argv[1:4]))
