@@ -271,7 +271,7 @@ def test_kill_the_search_and_take_it_up(fork: Project) -> None:
 
 def test_kill_the_orchestrator_alone(fork: Project) -> None:
     """The stages go on without it; the next run waits for them instead of training twice at once."""
-    fork.set_params(**MORE)
+    fork.set_params(**MORE, search={"trials": 15})  # so that it still trains when the flow has begun
     find = child_running(fork, "train")
     begun = fork / ".cache/flow-run"  # the stages begin before the flow does
     assert kill_when(fork, lambda: find() > 0 and begun.exists(), lambda pid: pid) == -signal.SIGKILL
