@@ -121,7 +121,7 @@ def ask(cases: Any, serving: Serving, seen: Counter[tuple[str, int]]) -> None:
     """Send some cases and hold the answers to the page."""
 
     @hypothesis.settings(
-        max_examples=100,
+        max_examples=40,
         deadline=None,
         database=None,
         derandomize=True,
