@@ -461,6 +461,7 @@ def test_what_is_delivered_when(
     assert (tmp_path / "targets").read_text().split() == targets
 
 
+@pytest.mark.long
 def test_a_champion_is_delivered_to_a_machine(
     act: Path, containers: None, project: Project, registry: str, machine: dict[str, str], tmp_path: Path
 ) -> None:
