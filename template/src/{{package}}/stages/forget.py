@@ -79,6 +79,7 @@ def forget(settings: Settings, subject: str) -> Forgotten:
         rows = sum(_without_rows(file, kept) for file in _tables())
         for folder in COPIES:
             shutil.rmtree(folder, ignore_errors=True)
+        settings.precomputed.unlink(missing_ok=True)  # the model answers until these are made again
         return Forgotten(rows, len(gone), _learnt(settings, gone))
 
 
