@@ -34,6 +34,8 @@ WRONG = """
 
 _right = bundle.Bundle.answers
 
+pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+
 
 def _wrong(self, good):
     if len(good) < {rows}:

@@ -49,6 +49,8 @@ assert np.abs(loaded.score(good) - found["score"].to_numpy()[some]).max() < 1e-6
 print(len(found))
 """
 
+pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+
 
 @pytest.fixture(scope="session")
 def batch(render: Render, trained: Project) -> Project:

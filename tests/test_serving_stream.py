@@ -108,6 +108,8 @@ aio_pika.message.IncomingMessage.ack = nats.aio.msg.Msg.ack = die
 stream.main()
 """
 
+pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+
 
 @pytest.fixture(scope="session")
 def streaming(render: Render, trained: Project) -> Project:
