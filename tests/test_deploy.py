@@ -27,14 +27,13 @@ import pytest
 import runner
 from conftest import ROOT, Project, Render, end, free_port, mlflow_server, once, serve
 
+pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
 RATE = 300  # requests a second
 LOAD = Path(__file__).with_name("load.py")
 CODE = "src/{}/serving/answering.py"
 WRONG = """
 
 _right = bundle.Bundle.answers
-
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
 
 
 def _wrong(self, good):

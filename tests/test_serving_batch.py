@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import Project, Render, end, free_port, once, serve
 
+pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+
 TIMES = 130  # times over the rows of the tests' flights are answered: more than two parts
 
 # Rows of flights, repeated, in some files; argv: where the validated rows are, how often, files, the folder.
@@ -48,8 +50,6 @@ assert len(good) == len(some) and set(found["version"]) == {loaded.version}
 assert np.abs(loaded.score(good) - found["score"].to_numpy()[some]).max() < 1e-6
 print(len(found))
 """
-
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
 
 
 @pytest.fixture(scope="session")
