@@ -27,7 +27,7 @@ import pytest
 import runner
 from conftest import ROOT, Project, Render, end, free_port, mlflow_server, once, serve
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+pytestmark = pytest.mark.long  # servers, brokers and images take long
 RATE = 300  # requests a second
 LOAD = Path(__file__).with_name("load.py")
 CODE = "src/{}/serving/answering.py"

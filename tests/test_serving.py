@@ -26,7 +26,7 @@ MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "mlflow.db", "da
 SECONDS_TO_START = 2.0  # of the processor, from the command to the first answer
 MOST_KB = 160 * 1024
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+pytestmark = pytest.mark.long  # servers, brokers and images take long
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Project, Render, end, free_port, once, serve
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+pytestmark = pytest.mark.long  # servers, brokers and images take long
 
 TIMES = 130  # times over the rows of the tests' flights are answered: more than two parts
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from conftest import Project, Render, clean_environment, end, free_port, once
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long; `make test` has the ways to ask in a first push
+pytestmark = pytest.mark.long  # servers, brokers and images take long
 
 # What any program that talks to the broker would do, run with the project's packages: send lines, read a stream from its
 # beginning, say how many messages were given out and not acknowledged.

@@ -98,17 +98,20 @@ def test_a_pull_request_is_green_and_shows_its_model(
     assert not (clone / "injected").exists()
 
 
-def test_the_first_push_is_green(act: Path, render: Render, tmp_path: Path) -> None:
-    """Without a lock, a table, a store or a champion, with all that a project may have: everything runs, and what is missing is
-    said."""
-    project = tmp_path / "project"
-    shutil.copytree(
-        render(
-            data_source="own", problem="regression", licence="MIT", data_remote="s3://bucket/rows",
-            serving="[online, batch, streaming, hybrid]", deploy="compose",
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="trained"),
+        pytest.param(
+            {"serving": "[online, batch, streaming, hybrid]", "deploy": "compose"}, id="asked", marks=pytest.mark.long
         ),
-        project,
-    )  # fmt: skip
+    ],
+)
+def test_the_first_push_is_green(act: Path, render: Render, tmp_path: Path, more: dict[str, str]) -> None:
+    """Without a lock, a table, a store or a champion: everything runs, and what is missing is said."""
+    project = tmp_path / "project"
+    answers = {"data_source": "own", "problem": "regression", "licence": "MIT", "data_remote": "s3://bucket/rows"}
+    shutil.copytree(render(**answers, **more), project)
     clone = runner.push(project, tmp_path / "clone")
     done = runner.run(act, clone, "push", {"before": "0" * 40})
     assert done.passed, done.output[-6000:]
