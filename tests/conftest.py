@@ -40,6 +40,9 @@ LEFT_OUT = (
     "PREFECT_API_URL",
     "CI",
 )
+# What a training leaves in a project, and what made it; another project that gets it has been trained.
+MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "data", "models", "reports", "mlflow.db", "mlartifacts", ".dvc/cache",
+        "src/flight_delays/core/model.py")  # fmt: skip
 PLACE = "COPIER_MLOPS_TESTS"  # the variable that tells the workers where what they share stands
 
 
@@ -392,6 +395,24 @@ def fork_of(project: Project, folder: Path) -> Project:
     source = folder.parent / "source"
     shutil.copytree(project.environment["SOURCE_URI"], source)
     return Project(folder, **{**project.environment, "PYTHONPATH": str(folder / "src"), "SOURCE_URI": str(source)})
+
+
+@pytest.fixture(scope="session")
+def served(render: Render, trained: Project) -> Project:
+    """A project with every way to serve, the champion of the trained one and its bundle; for reading."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(serving=["online", "batch", "streaming", "hybrid"], deploy="compose"), folder)
+        for name in MADE:
+            source, target = trained / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
+        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+        project.make("setup")
+        project.make("bundle")
+
+    folder = once("served/project", make)
+    return Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
 
 
 def borrowing(folder: Path, environment: Path, prefect_server: str, **more: str) -> Project:

@@ -25,7 +25,7 @@ from typing import Any
 import engine
 import pytest
 import runner
-from conftest import ROOT, Project, Render, end, free_port, mlflow_server, once, serve
+from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, once, serve
 
 pytestmark = pytest.mark.long  # servers, brokers and images take long
 RATE = 300  # requests a second
@@ -44,8 +44,6 @@ def _wrong(self, good):
 
 bundle.Bundle.answers = _wrong
 """
-OURS = ("params.yaml", "run.yaml", "dvc.lock", "data", "models", "reports", ".dvc/cache", "mlflow.db", "mlartifacts", "champion.json",
-        "src/flight_delays/core/model.py")  # fmt: skip
 
 
 def need(said: str) -> None:
@@ -56,18 +54,11 @@ def need(said: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def twice(render: Render, trained: Project) -> Path:
+def twice(served: Project) -> Path:
     """A project with an online service that was trained twice: version 2 is the champion, 1 was; a bundle of each is in bundles/."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(render(serving=["online"], deploy="compose"), folder)
-        for name in OURS:
-            source, target = trained / name, folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
-        more = {**trained.environment, "PYTHONPATH": str(folder / "src")}
-        project = Project(folder, **more)
-        project.make("setup")
+        project = fork_of(served, folder)
         project.make("key")
         project.set_params(search={"trials": 3}, gate={"worse_than_champion": 0.5}, seed=11)
         project.make("run")
@@ -83,7 +74,7 @@ def project(twice: Path, trained: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it, with ports of its own; what answers in it ends with the test."""
     folder = tmp_path / "project"
     shutil.copytree(twice, folder, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
-    (folder / ".venv").symlink_to(twice / ".venv")
+    (folder / ".venv").symlink_to((twice / ".venv").resolve())
     more = {**trained.environment, "PYTHONPATH": str(folder / "src"), **engine.environment(), "STEP_SECONDS": "1"}
     more |= {"LISTEN": f"127.0.0.1:{free_port()}", "PORTS": str(20_000 + os.getpid() % 1000 * 20), "MAX_SECONDS": "5"}
     made = Project(folder, **more)
@@ -195,7 +186,7 @@ def test_an_image_is_small_and_runs_with_no_rights(containers: None, project: Pr
         )
         assert [part["version"] for part in listed if part["type"] == "machine-learning-model"] == ["2"]
         print(f"{len(packages)} packages")
-        assert len(packages) <= 35
+        assert len(packages) <= 30
         engine.podman("export", "--output", str(tmp_path / "all.tar"), name)
     finally:
         engine.podman("rm", "--force", "--time", "0", name)
