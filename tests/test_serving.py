@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -125,3 +127,33 @@ def ask(cases: Any, serving: Serving, seen: Counter[tuple[str, int]]) -> None:
         )
 
     each()
+
+
+def test_ten_thousand_open_connections_keep_nobody_from_an_answer(served: Project, serving: Serving) -> None:
+    """Half of them say nothing, half begin a request and do not go on; those who ask are answered all the same."""
+    wanted, (soft, most) = 10_000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2 * wanted), most))
+    assert most >= 1.1 * wanted, f"this machine gives a process {most} files; allow more (ulimit -Hn 65536)"
+    expected = json.loads((served / "dist/bundle/expected.json").read_text())
+    row = dict(zip(expected["columns"], expected["rows"][0], strict=True))
+    port, held = int(serving.url.rpartition(":")[2]), []
+    try:
+        for number in range(wanted):
+            one = socket.create_connection(("127.0.0.1", port), 30)
+            held.append(one)
+            if number % 2:
+                one.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nX-API-Key: " + serving.key.encode())
+        assert len(list(Path(f"/proc/{serving.process.pid}/fd").iterdir())) > wanted
+        begun = time.monotonic()
+        for _ in range(20):
+            assert serving.post("/predict", row)["score"] == pytest.approx(expected["answers"][0], abs=1e-5)
+        assert time.monotonic() - begun < 20
+    finally:
+        for one in held:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    until = time.monotonic() + 60
+    while len(list(Path(f"/proc/{serving.process.pid}/fd").iterdir())) > 100:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert serving.post("/predict", row)["version"] == 1
