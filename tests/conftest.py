@@ -559,10 +559,12 @@ def mlflow_server(project: Project, folder: Path) -> tuple[str, subprocess.Popen
         [
             str(project / ".venv/bin/mlflow"), "server", "--host", "127.0.0.1", "--port", address.rpartition(":")[2],
             "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files"),
+            "--workers", "1",
         ],
         f"{address}/health",
         folder / "mlflow.log",
         MLFLOW_DISABLE_TELEMETRY="true",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
         DO_NOT_TRACK="1",
     )  # fmt: skip
     return address, process

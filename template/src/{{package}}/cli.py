@@ -396,9 +396,9 @@ def ui(port: int = 5000) -> None:
     from .io.registry import settle_in
 
     settle_in(uri)
-    words = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     print(f"http://127.0.0.1:{port}", flush=True)
-    os.execv(_tool("mlflow"), words)
+    os.execv(_tool("mlflow"), ["mlflow", "server", "--backend-store-uri", uri, *where])
 
 
 def _tool(name: str) -> str:
