@@ -208,6 +208,16 @@ class Lab:
         project.forget()
         return project
 
+    def serving(self, way: str) -> Project:
+        """A project with one way to serve, trained on the sample, and its bundle."""
+        target = self.folder / way
+        words = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
+        call([*words, "--data", f"serving=[{way}]", str(self.template), str(target)], cwd=self.folder)
+        project = Project(target)
+        for name in ("setup", "run", "bundle"):
+            project.make(name)
+        return project
+
     def drop(self, name: str) -> None:
         """Remove a project: ten million rows take room."""
         for folder in self.folder.glob(f"{name}*"):
@@ -216,9 +226,7 @@ class Lab:
     @contextlib.contextmanager
     def prefect_server(self, project: Project) -> Iterator[str]:
         """A Prefect server of the project's own environment on loopback; gives its address, and ends with the block."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         url = f"http://127.0.0.1:{port}/api"
         home = self.folder / "prefect"
         env = environment(PREFECT_HOME=str(home), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
@@ -229,17 +237,23 @@ class Lab:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            _wait_for(f"{url}/health", server)
+            wait_for(f"{url}/health", server)
             yield url
         finally:
             stop(server)
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _wait_for(url: str, server: subprocess.Popen[str], patience: float = 90) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(url: str, server: subprocess.Popen[str], patience: float = 90) -> None:
     until = time.monotonic() + patience
     while time.monotonic() < until and server.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.5)
-    raise RuntimeError(f"nothing answers at {url}; see prefect.log")
+    raise RuntimeError(f"nothing answers at {url}; a log in .cache/bench says why")

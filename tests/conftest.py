@@ -40,6 +40,9 @@ LEFT_OUT = (
     "PREFECT_API_URL",
     "CI",
 )
+# What a training leaves in a project, and what made it; another project that gets it has been trained.
+MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "data", "models", "reports", "mlflow.db", "mlartifacts", ".dvc/cache",
+        "src/flight_delays/core/model.py")  # fmt: skip
 PLACE = "COPIER_MLOPS_TESTS"  # the variable that tells the workers where what they share stands
 
 
@@ -394,6 +397,24 @@ def fork_of(project: Project, folder: Path) -> Project:
     return Project(folder, **{**project.environment, "PYTHONPATH": str(folder / "src"), "SOURCE_URI": str(source)})
 
 
+@pytest.fixture(scope="session")
+def served(render: Render, trained: Project) -> Project:
+    """A project with every way to serve, the champion of the trained one and its bundle; for reading."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(render(serving=["online", "batch", "streaming", "hybrid"], deploy="compose"), folder)
+        for name in MADE:
+            source, target = trained / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
+        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+        project.make("setup")
+        project.make("bundle")
+
+    folder = once("served/project", make)
+    return Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+
+
 def borrowing(folder: Path, environment: Path, prefect_server: str, **more: str) -> Project:
     """A rendered project of the default name that shares the packages of another, and reads its own code."""
     (folder / ".venv").symlink_to(environment / ".venv")
@@ -538,10 +559,12 @@ def mlflow_server(project: Project, folder: Path) -> tuple[str, subprocess.Popen
         [
             str(project / ".venv/bin/mlflow"), "server", "--host", "127.0.0.1", "--port", address.rpartition(":")[2],
             "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files"),
+            "--workers", "1",
         ],
         f"{address}/health",
         folder / "mlflow.log",
         MLFLOW_DISABLE_TELEMETRY="true",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
         DO_NOT_TRACK="1",
     )  # fmt: skip
     return address, process

@@ -25,10 +25,11 @@ from typing import Any
 import engine
 import pytest
 import runner
-from conftest import ROOT, Project, Render, end, free_port, mlflow_server, once, serve
+from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, once, serve
 
 pytestmark = pytest.mark.long  # servers, brokers and images take long
 RATE = 300  # requests a second
+Figure = Callable[[str, object], None]  # told to `make bench` through pytest's report
 LOAD = Path(__file__).with_name("load.py")
 CODE = "src/{}/serving/answering.py"
 WRONG = """
@@ -44,8 +45,6 @@ def _wrong(self, good):
 
 bundle.Bundle.answers = _wrong
 """
-OURS = ("params.yaml", "run.yaml", "dvc.lock", "data", "models", "reports", ".dvc/cache", "mlflow.db", "mlartifacts", "champion.json",
-        "src/flight_delays/core/model.py")  # fmt: skip
 
 
 def need(said: str) -> None:
@@ -56,18 +55,11 @@ def need(said: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def twice(render: Render, trained: Project) -> Path:
+def twice(served: Project) -> Path:
     """A project with an online service that was trained twice: version 2 is the champion, 1 was; a bundle of each is in bundles/."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(render(serving=["online"], deploy="compose"), folder)
-        for name in OURS:
-            source, target = trained / name, folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
-        more = {**trained.environment, "PYTHONPATH": str(folder / "src")}
-        project = Project(folder, **more)
-        project.make("setup")
+        project = fork_of(served, folder)
         project.make("key")
         project.set_params(search={"trials": 3}, gate={"worse_than_champion": 0.5}, seed=11)
         project.make("run")
@@ -83,7 +75,7 @@ def project(twice: Path, trained: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it, with ports of its own; what answers in it ends with the test."""
     folder = tmp_path / "project"
     shutil.copytree(twice, folder, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
-    (folder / ".venv").symlink_to(twice / ".venv")
+    (folder / ".venv").symlink_to((twice / ".venv").resolve())
     more = {**trained.environment, "PYTHONPATH": str(folder / "src"), **engine.environment(), "STEP_SECONDS": "1"}
     more |= {"LISTEN": f"127.0.0.1:{free_port()}", "PORTS": str(20_000 + os.getpid() % 1000 * 20), "MAX_SECONDS": "5"}
     made = Project(folder, **more)
@@ -153,7 +145,9 @@ def containers() -> None:
     need(engine.images())
 
 
-def test_an_image_is_small_and_runs_with_no_rights(containers: None, project: Project, tmp_path: Path) -> None:
+def test_an_image_is_small_and_runs_with_no_rights(
+    containers: None, project: Project, tmp_path: Path, record_property: Figure
+) -> None:
     secret = secrets.token_hex(16)
     with (project / ".env").open("a") as file:
         file.write(f"\nMASK_KEY={secret}\n")
@@ -171,7 +165,7 @@ def test_an_image_is_small_and_runs_with_no_rights(containers: None, project: Pr
     assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", labels["org.opencontainers.image.revision"])
     assert facts["User"] == "10001:10001"
     above = (facts["Size"] - base["Size"]) / 1e6
-    print(f"{above:.0f} MB above its base")
+    record_property("image_above_base", round(above))
     assert above <= 200
 
     name, port = f"test-{secrets.token_hex(4)}", free_port()
@@ -194,8 +188,8 @@ def test_an_image_is_small_and_runs_with_no_rights(containers: None, project: Pr
             part["name"].lower().replace("_", "-") for part in listed if part["type"] == "library"
         )
         assert [part["version"] for part in listed if part["type"] == "machine-learning-model"] == ["2"]
-        print(f"{len(packages)} packages")
-        assert len(packages) <= 35
+        record_property("image_packages", len(packages))
+        assert len(packages) <= 30
         engine.podman("export", "--output", str(tmp_path / "all.tar"), name)
     finally:
         engine.podman("rm", "--force", "--time", "0", name)
@@ -235,7 +229,9 @@ def test_without_an_engine_it_says_what_to_install(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["process", "containers", "process, without HAProxy"])
-def test_no_request_fails_while_versions_change(kind: str, project: Project, tmp_path: Path) -> None:
+def test_no_request_fails_while_versions_change(
+    kind: str, project: Project, tmp_path: Path, record_property: Figure
+) -> None:
     """A good version, one that answers wrongly, one that does not start, the way back: the proxy's clients see answers alone."""
     need(engine.images() if kind == "containers" else engine.bring("haproxy"))
     address, seconds = project.environment["LISTEN"], {}
@@ -266,7 +262,12 @@ def test_no_request_fails_while_versions_change(kind: str, project: Project, tmp
         project.make("deploy-back", "WHY=worse on Sundays")
         seconds["back"] = time.monotonic() - begun
         assert ask(address, rows(project)) == first
-    print(kind, {**told, "seconds": seconds})
+    record_property("failed_requests", sum(told["failed"].values()))
+    record_property(
+        "failed_requests_note",
+        f"of {told['requests']:,} at {told['rate']} a second; p99 {told['p99'] * 1000:.0f} ms; deploy {seconds['deploy']:.1f} s, "
+        f"back {seconds['back']:.1f} s",
+    )
     assert not told["failed"] and told["requests"] > 0.9 * RATE * 10
     assert len(told["answers"]) == 2  # of each version one, and no other
     done = [(entry["action"], entry["to"]["version"], entry["result"].split(":")[0]) for entry in audit(project)]
@@ -348,7 +349,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_the_registry_and_what_answers_go_back_together(project: Project) -> None:
+def test_the_registry_and_what_answers_go_back_together(project: Project, record_property: Figure) -> None:
     """In production, where bundles are signed and who asks has a key; answers are those of before, byte for byte."""
     need(engine.bring("haproxy"))
     key = secrets.token_hex(16)
@@ -363,7 +364,8 @@ def test_the_registry_and_what_answers_go_back_together(project: Project) -> Non
     begun = time.monotonic()
     said = project.make("rollback", "WHY=late on Sundays", API_KEYS=key)
     seconds = time.monotonic() - begun
-    print(f"make rollback took {seconds:.1f} s, of which the deployment {audit(project, 'prod')[-1]['seconds']} s")
+    record_property("rollback", round(seconds, 1))
+    record_property("rollback_note", f"of which what answers {audit(project, 'prod')[-1]['seconds']} s")
     assert "version 1 is the champion" in said and f"answers at http://{address}" in said
     assert ask(address, rows(project), X_API_Key=key) == before
     assert json.loads((project / "champion.json").read_text())["version"] == 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
-import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -18,11 +19,10 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
-from conftest import Project, Render, clean_environment, end, free_port, once, wait_for
+from conftest import Project, clean_environment, end, free_port, once, wait_for
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "mlflow.db", "data", "models", "reports", "mlartifacts")
 SECONDS_TO_START = 2.0  # of the processor, from the command to the first answer
 MOST_KB = 160 * 1024
 
@@ -30,35 +30,18 @@ pytestmark = pytest.mark.long  # servers, brokers and images take long
 
 
 @pytest.fixture(scope="session")
-def online(render: Render, trained: Project) -> Project:
-    """A project with the online service alone, and its bundle."""
-
-    def make(folder: Path) -> None:
-        shutil.copytree(render(serving=["online"]), folder)
-        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
-        project.make("setup")
-        for name in MADE:
-            source = trained / name
-            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
-        project.make("bundle")
-
-    folder = once("online/project", make)
-    return Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
-
-
-@pytest.fixture(scope="session")
-def service_only(online: Project) -> Path:
+def service_only(served: Project) -> Path:
     """An environment with what the service needs and nothing else, as an image has it."""
 
     def make(folder: Path) -> None:
         subprocess.run(
             ["uv", "sync", "--quiet", "--no-default-groups", "--group", "service", "--no-install-project"],
-            cwd=online.folder,
+            cwd=served.folder,
             env=clean_environment(UV_PROJECT_ENVIRONMENT=str(folder)),
             check=True,
         )
 
-    return once("online/service", make)
+    return once("served/service", make)
 
 
 class Serving:
@@ -85,14 +68,14 @@ class Serving:
 
 
 @pytest.fixture
-def serving(online: Project, service_only: Path) -> Iterator[Serving]:
-    one = Serving(online, service_only)
+def serving(served: Project, service_only: Path) -> Iterator[Serving]:
+    one = Serving(served, service_only)
     yield one
     end(one.process)
 
 
-def test_it_starts_quickly_and_small_without_what_training_needs(online: Project, serving: Serving) -> None:
-    expected = json.loads((online / "dist/bundle/expected.json").read_text())
+def test_it_starts_quickly_and_small_without_what_training_needs(served: Project, serving: Serving) -> None:
+    expected = json.loads((served / "dist/bundle/expected.json").read_text())
     row = dict(zip(expected["columns"], expected["rows"][0], strict=True))
     answer = serving.post("/predict", row)
     assert answer["score"] == pytest.approx(expected["answers"][0], abs=1e-5)
@@ -101,7 +84,7 @@ def test_it_starts_quickly_and_small_without_what_training_needs(online: Project
     assert ticks / os.sysconf("SC_CLK_TCK") < 2 * SECONDS_TO_START  # a busy machine takes up to twice as long
     assert int(memory) < MOST_KB
     time.sleep(1.5)  # until it is in the log
-    said = online.make("explain", f"ID={answer['prediction_id']}")
+    said = served.make("explain", f"ID={answer['prediction_id']}")
     assert said.startswith(f"{row['flight_id']}: {answer['score']:.4f}")
     assert "distance" in said
     serving.process.send_signal(signal.SIGTERM)
@@ -144,3 +127,33 @@ def ask(cases: Any, serving: Serving, seen: Counter[tuple[str, int]]) -> None:
         )
 
     each()
+
+
+def test_ten_thousand_open_connections_keep_nobody_from_an_answer(served: Project, serving: Serving) -> None:
+    """Half of them say nothing, half begin a request and do not go on; those who ask are answered all the same."""
+    wanted, (soft, most) = 10_000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2 * wanted), most))
+    assert most >= 1.1 * wanted, f"this machine gives a process {most} files; allow more (ulimit -Hn 65536)"
+    expected = json.loads((served / "dist/bundle/expected.json").read_text())
+    row = dict(zip(expected["columns"], expected["rows"][0], strict=True))
+    port, held = int(serving.url.rpartition(":")[2]), []
+    try:
+        for number in range(wanted):
+            one = socket.create_connection(("127.0.0.1", port), 30)
+            held.append(one)
+            if number % 2:
+                one.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nX-API-Key: " + serving.key.encode())
+        assert len(list(Path(f"/proc/{serving.process.pid}/fd").iterdir())) > wanted
+        begun = time.monotonic()
+        for _ in range(20):
+            assert serving.post("/predict", row)["score"] == pytest.approx(expected["answers"][0], abs=1e-5)
+        assert time.monotonic() - begun < 20
+    finally:
+        for one in held:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    until = time.monotonic() + 60
+    while len(list(Path(f"/proc/{serving.process.pid}/fd").iterdir())) > 100:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert serving.post("/predict", row)["version"] == 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, Render, end, free_port, once, serve
+from conftest import Project, end, free_port, once, serve
 
 pytestmark = pytest.mark.long  # servers, brokers and images take long
 
@@ -53,22 +53,15 @@ print(len(found))
 
 
 @pytest.fixture(scope="session")
-def batch(render: Render, trained: Project) -> Project:
-    """A project with batch alone, a champion, and a folder of two large files."""
+def batch(served: Project) -> Project:
+    """A project with a champion, and a folder of two large files."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(render(serving=["batch"]), folder)
-        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
-        project.make("setup")
-        for name in ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "mlflow.db", "data", "models", "reports", "mlartifacts"):  # fmt: skip
-            source = trained / name
-            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
-        project.make("bundle")
-        done = project.command(".venv/bin/python", "-c", REPEAT, "data/validated", str(TIMES), "2", "rows")
+        done = served.command(".venv/bin/python", "-c", REPEAT, "data/validated", str(TIMES), "2", str(folder))
         assert done.returncode == 0, done.stderr
 
-    folder = once("batch/project", make)
-    return Project(folder, OMP_NUM_THREADS="1", RETRY_DELAY_SECONDS="0.2")
+    once("served/project/rows", make)
+    return Project(served.folder, OMP_NUM_THREADS="1", RETRY_DELAY_SECONDS="0.2")
 
 
 def agree(project: Project, rows: Path | str, answers: Path | str) -> int:
@@ -118,7 +111,7 @@ def test_another_version_or_bundle_and_what_cannot_be_done(batch: Project, tmp_p
     )
     assert "is no bundle" in batch.make("score", f"INPUT={small}", f"OUTPUT={answers}", "BUNDLE=data", fails=True)
     assert "make score INPUT=" in batch.make("score", fails=True)
-    assert "0 entries of 0 files" in batch.make("compact-log")
+    assert "0 entries of 0 files" in batch.make("compact-log", PREDICTION_LOG=str(tmp_path / "none"))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, Render, clean_environment, end, free_port, once
+from conftest import Project, clean_environment, end, free_port
 
 pytestmark = pytest.mark.long  # servers, brokers and images take long
 
@@ -112,29 +112,9 @@ stream.main()
 
 
 @pytest.fixture(scope="session")
-def streaming(render: Render, trained: Project) -> Project:
-    """A project with streaming alone, its bundle, and rows to ask for."""
-
-    def make(folder: Path) -> None:
-        shutil.copytree(render(serving=["streaming"]), folder)
-        project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
-        project.make("setup")
-        for name in (
-            "params.yaml",
-            "run.yaml",
-            "dvc.lock",
-            "champion.json",
-            "mlflow.db",
-            "data",
-            "models",
-            "reports",
-            "mlartifacts",
-        ):
-            source = trained / name
-            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
-        project.make("bundle")
-
-    return Project(once("streaming/project", make), OMP_NUM_THREADS="1")
+def streaming(served: Project) -> Project:
+    """A project with a champion, its bundle, and rows to ask for."""
+    return Project(served.folder, OMP_NUM_THREADS="1")
 
 
 class Broker:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
@@ -24,10 +25,11 @@ from ci.origin import ANSWERS, OURS, Origin, OriginError, Ownership, answers, fi
 
 from ci import update
 
-SETS = {
+SETS: dict[str, dict[str, Any]] = {
     "default": {},
     "own": {"data_source": "own", "problem": "regression", "licence": "MIT", "data_remote": "s3://bucket/path"},
     "name": {"project_name": "Müller's churn", "licence": "BSD-3-Clause", "problem": "regression"},
+    "served": {"project_name": "Served", "serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose"},
     "long": {"project_name": "x" * 80, "data_source": "own", "author": 'O\'Brien "Bob"', "description": ""},
 }
 TWO = ["default", "own"]
@@ -55,7 +57,7 @@ def commit(project: Path, message: str = "mine") -> None:
     git(project, "commit", "--quiet", "--no-verify", "--message", message)
 
 
-def start(template: Path, ref: str, folder: Path, given: dict[str, str]) -> Project:
+def start(template: Path, ref: str, folder: Path, given: dict[str, Any]) -> Project:
     """A project of a release, as a repository with one commit."""
     copier.run_copy(str(template), folder, data=given, defaults=True, quiet=True, vcs_ref=ref)
     git(folder, "init", "--quiet", "--initial-branch", "main")
@@ -530,7 +532,7 @@ def test_a_name_that_is_taken_later_stays_with_those_that_have_it(two: tuple[Pat
 
 @pytest.mark.parametrize("given", [{"problem": "regression"}, {"data_source": "own"}, {"project_name": "Other"}])
 def test_what_is_fixed_at_birth_is_refused_with_the_reason(
-    given: dict[str, str], releases: Releases, tmp_path: Path
+    given: dict[str, Any], releases: Releases, tmp_path: Path
 ) -> None:
     project = start(releases.clone, "HEAD", tmp_path / "project", {})
     origin = Origin(str(releases.clone), project / update.MIRROR)

@@ -128,6 +128,8 @@ PAIRS = pairs(
         "data_source": ["sample", "own"],
         "data_remote": [".data-store", "/srv/data", "s3://bucket/rows"],
         "licence": ["MIT", "BSD-3-Clause", "Proprietary"],
+        "serving": ["[]", "[online]", "[batch, streaming]", "[online, batch, streaming, hybrid]"],
+        "deploy": ["none", "compose"],
     }
 )
 

@@ -8,7 +8,23 @@ from dataclasses import dataclass
 from lab import Lab
 from rows import Row
 
-from . import adopt, again, auc, batch, ci, copying, demo, memory, overhead, scale, size, streaming, updating
+from . import (
+    adopt,
+    again,
+    auc,
+    batch,
+    ci,
+    copying,
+    delivery,
+    demo,
+    memory,
+    online,
+    overhead,
+    scale,
+    size,
+    streaming,
+    updating,
+)
 
 Measure = Callable[[Lab], list[Row]]
 
@@ -38,6 +54,8 @@ GROUPS: dict[str, Group] = {
     "auc_months": Group(auc.measure, auc.MEANING),
     "adopt": Group(adopt.measure, adopt.MEANING),
     "updating": Group(updating.measure, updating.MEANING),
+    "online": Group(online.measure, online.MEANING),
+    "delivery": Group(delivery.measure, delivery.MEANING),
     "streaming": Group(streaming.measure, streaming.MEANING),
     "batch": Group(batch.measure, batch.MEANING, long=True),
     "ci": Group(ci.measure, ci.MEANING, long=True),

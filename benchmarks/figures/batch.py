@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from statistics import median
 
 from lab import INSIDE, PACKAGE, Lab, Project, call, environment
@@ -20,17 +19,6 @@ MEANING = {
     "same bundle, and neither looks at the rows nor keeps the answers",
     "batch_memory": f"peak memory of `make score` on {MANY * ROWS:,} rows, against that on {ROWS:,}",
 }
-
-
-def with_a_bundle(lab: Lab) -> Project:
-    """A project with batch, trained on the sample."""
-    target = lab.folder / "batch"
-    words = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
-    call([*words, "--data", "serving=[batch]", str(lab.template), str(target)], cwd=lab.folder)
-    project = Project(target)
-    for name in ("setup", "run", "bundle"):
-        project.make(name)
-    return project
 
 
 def seconds(project: Project, way: str, *words: str) -> float:
@@ -49,7 +37,7 @@ def peak(project: Project, rows: str) -> int:
 
 
 def measure(lab: Lab) -> list[Row]:
-    project = with_a_bundle(lab)
+    project = lab.serving("batch")
     project.script("batch_rows.py", "write", "one.parquet", str(ROWS))
     shares, rates = [], []
     for _ in range(REPETITIONS):

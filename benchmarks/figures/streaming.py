@@ -7,13 +7,12 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from lab import PACKAGE, Lab, Project, call, environment, stop
+from lab import PACKAGE, Lab, environment, free_port, stop
 from rows import Row
 
 MESSAGES = 20_000
@@ -34,9 +33,7 @@ def redis(folder: Path) -> Iterator[str]:
     """
     if shutil.which("redis-server") is None:
         raise RuntimeError("redis-server is not installed: apt-get install redis-server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folder.mkdir(parents=True)
     words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     server = subprocess.Popen(
@@ -57,19 +54,8 @@ def redis(folder: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def with_a_bundle(lab: Lab) -> Project:
-    """A project with streaming, trained on the sample."""
-    target = lab.folder / "streaming"
-    words = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
-    call([*words, "--data", "serving=[streaming]", str(lab.template), str(target)], cwd=lab.folder)
-    project = Project(target)
-    for name in ("setup", "run", "bundle"):
-        project.make(name)
-    return project
-
-
 def measure(lab: Lab) -> list[Row]:
-    project = with_a_bundle(lab)
+    project = lab.serving("streaming")
     with redis(lab.folder / "redis") as url:
         said = project.script("stream_rate.py", PACKAGE, url, str(MESSAGES), str(REPETITIONS)).output
     rates = json.loads(said.splitlines()[-1])

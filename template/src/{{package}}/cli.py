@@ -159,7 +159,11 @@ def forget(subject: Annotated[str, typer.Argument(help="The value of the id, as 
     if done.versions:
         numbers = ", ".join(map(str, done.versions))
         print(f"versions {numbers} learnt from these rows and can no longer be reproduced. Train anew: make run")
-    print("the source itself still holds what it holds; remove the rows there, too")
+    if done.answers or done.waiting:
+        print(f"removed: {done.answers:,} entries from the log of what was answered")
+    if done.waiting:
+        print(f"{done.waiting:,} more stand in files that a service still writes: do the same again when it has ended")
+    print("the source still holds what it holds, and so do answers that you keep elsewhere; remove the rows there, too")
 
 
 # --------------------------------------------------------------------------------------------------------- Runs
@@ -392,9 +396,9 @@ def ui(port: int = 5000) -> None:
     from .io.registry import settle_in
 
     settle_in(uri)
-    words = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     print(f"http://127.0.0.1:{port}", flush=True)
-    os.execv(_tool("mlflow"), words)
+    os.execv(_tool("mlflow"), ["mlflow", "server", "--backend-store-uri", uri, *where])
 
 
 def _tool(name: str) -> str:

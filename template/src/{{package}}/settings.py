@@ -21,6 +21,7 @@ QUIET = {
 MANNERS = {
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),  # two folds are fitted at a time
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes beside the page, for jobs that nothing here asks for
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

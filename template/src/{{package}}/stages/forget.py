@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -33,11 +35,15 @@ class Forgotten:
         rows: Rows in the tables of the work tree, all copies of a row counted.
         files: Objects of the cache and the store that held some, and are gone.
         versions: Versions of the model that learnt from them.
+        answers: Entries of the prediction log.
+        waiting: Entries in files of that log which a service still writes.
     """
 
     rows: int
     files: int
     versions: tuple[int, ...]
+    answers: int = 0
+    waiting: int = 0
 
 
 def forget(settings: Settings, subject: str) -> Forgotten:
@@ -80,7 +86,15 @@ def forget(settings: Settings, subject: str) -> Forgotten:
         for folder in COPIES:
             shutil.rmtree(folder, ignore_errors=True)
         settings.precomputed.unlink(missing_ok=True)  # the model answers until these are made again
-        return Forgotten(rows, len(gone), _learnt(settings, gone))
+        return Forgotten(rows, len(gone), _learnt(settings, gone), *_from_the_log(settings, kept))
+
+
+def _from_the_log(settings: Settings, kept: str) -> tuple[int, int]:
+    """What services were asked about the subject, in a project that has them: entries that are gone, and that wait."""
+    if importlib.util.find_spec("..io.prediction_log", __package__) is None:
+        return 0, 0
+    done = importlib.import_module("..io.prediction_log", __package__).forget(settings.prediction_log, kept)
+    return done.entries, done.waiting
 
 
 def note(subject: str, key: str) -> None:
