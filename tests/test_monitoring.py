@@ -412,7 +412,7 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
     ours = [".monitoring/lock", "monitoring/targets.json", "monitoring/audit.jsonl"]
     assert project.command("git", "check-ignore", *ours).stdout.split() == ours
     pids = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
-    assert set(pids) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "receiver"}
+    assert set(pids) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
     os.killpg(int(pids["receiver"].split()[0]), signal.SIGKILL)
     project.make("up")
     now = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}

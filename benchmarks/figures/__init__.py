@@ -57,6 +57,7 @@ GROUPS: dict[str, Group] = {
     "online": Group(online.measure, online.MEANING),
     "delivery": Group(delivery.measure, delivery.MEANING),
     "streaming": Group(streaming.measure, streaming.MEANING),
+    "drift": Group(drift.measure, drift.MEANING, long=True),
     "batch": Group(batch.measure, batch.MEANING, long=True),
     "ci": Group(ci.measure, ci.MEANING, long=True),
     "scale": Group(scale.measure, scale.MEANING, long=True),
