@@ -437,6 +437,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until something holds, which a busy machine may take long for."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def wait_for(address: str, process: subprocess.Popen[Any], seconds: float = 90) -> None:
     """Wait until an address answers at all."""
     end = time.monotonic() + seconds

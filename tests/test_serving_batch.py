@@ -7,12 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, end, free_port, once, serve
+from conftest import Project, end, free_port, once, serve, wait_until
 
 pytestmark = pytest.mark.long  # servers, brokers and images take long
 
@@ -70,13 +69,6 @@ def agree(project: Project, rows: Path | str, answers: Path | str) -> int:
     done = project.command(".venv/bin/python", "-c", code, "dist/bundle", str(rows), str(answers))
     assert done.returncode == 0, done.stdout + done.stderr
     return int(done.stdout)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def killed(process: subprocess.Popen[str]) -> None:

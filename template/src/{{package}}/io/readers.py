@@ -231,8 +231,19 @@ def object_store(location: str, endpoint: str = "") -> tuple[Any, str]:
     """
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if endpoint:  # a store that is not Amazon's may refuse an upload with the checksums that Amazon's library adds to its end
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     named = {"endpoint_override": endpoint, "scheme": urlsplit(endpoint).scheme} if endpoint else {}
     return pa.fs.S3FileSystem(connect_timeout=10, region=region, **named), location.removeprefix("s3://").rstrip("/")
+
+
+def remove(system: Any, path: str) -> None:
+    """Remove a file. Arrow then puts an empty object in the place of its folder, which some stores refuse; the file is gone."""
+    try:
+        system.delete_file(path)
+    except OSError:
+        if system.get_file_info(path).type != pa.fs.FileType.NotFound:
+            raise
 
 
 def _files(location: str) -> tuple[Any, list[str]]:

@@ -135,7 +135,7 @@ def _without_objects(system: Any, folder: str, subject: str) -> set[str]:
             continue
         if isinstance(system, pyarrow.fs.LocalFileSystem):
             Path(item.path).chmod(0o644)  # DVC protects what is in its cache
-        system.delete_file(item.path)
+        readers.remove(system, item.path)
         gone.add("".join(Path(item.path).parts[-2:]))
     return gone
 
