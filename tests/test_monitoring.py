@@ -26,7 +26,6 @@ import yaml
 from conftest import Project, Render, borrowing, end, free_port, processes_in
 from filelock import FileLock
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long
 PACKAGES = ("prometheus", "prometheus-alertmanager")
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 

@@ -17,6 +17,7 @@ from . import (
     copying,
     delivery,
     demo,
+    drift,
     memory,
     online,
     overhead,
