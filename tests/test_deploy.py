@@ -27,7 +27,6 @@ import pytest
 import runner
 from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, once, serve, wait_until
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long
 RATE = 300  # requests a second
 Figure = Callable[[str, object], None]  # told to `make bench` through pytest's report
 LOAD = Path(__file__).with_name("load.py")
@@ -228,7 +227,10 @@ def test_without_an_engine_it_says_what_to_install(project: Project) -> None:
 # --------------------------------------------------------------------------------------------------- Without a failed request
 
 
-@pytest.mark.parametrize("kind", ["process", "containers", "process, without HAProxy"])
+@pytest.mark.parametrize(
+    "kind",
+    ["containers", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("process", "process, without HAProxy"))],
+)
 def test_no_request_fails_while_versions_change(
     kind: str, project: Project, tmp_path: Path, record_property: Figure
 ) -> None:
@@ -457,7 +459,6 @@ def test_what_is_delivered_when(
     assert (tmp_path / "targets").read_text().split() == targets
 
 
-@pytest.mark.long
 def test_a_champion_is_delivered_to_a_machine(
     act: Path, containers: None, project: Project, registry: str, machine: dict[str, str], tmp_path: Path
 ) -> None:

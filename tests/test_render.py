@@ -27,6 +27,7 @@ OPTIONS = {
     "data_source": ["sample", "own"],
     "serving": ["[]", "[online]", "[batch]", "[streaming]", "[online, batch, streaming, hybrid]"],
     "deploy": ["none", "compose"],
+    "monitoring": ["false", "true"],
 }
 
 
@@ -76,7 +77,7 @@ def test_whole_and_formatted(render: Render, answers: dict[str, str]) -> None:
         text = path.read_text()
         place = path.relative_to(project)
         if path.name != ".copier-answers.yml" and "{{ x }}" not in str(answers):
-            assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text) or path.suffix in (".py", ".html"), (
+            assert not re.search(r"(?<!\$)\{\{(?! \$)|\{%|\{#", text) or path.suffix in (".py", ".html"), (
                 f"Jinja is left in {place}"
             )
         assert not text or (text.endswith("\n") and not text.endswith("\n\n")), place

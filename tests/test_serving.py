@@ -26,8 +26,6 @@ from schemathesis.specs.openapi import checks
 SECONDS_TO_START = 2.0  # of the processor, from the command to the first answer
 MOST_KB = 160 * 1024
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long
-
 
 @pytest.fixture(scope="session")
 def service_only(served: Project) -> Path:

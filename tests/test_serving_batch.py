@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from conftest import Project, end, free_port, once, serve, wait_until
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long
-
 TIMES = 130  # times over the rows of the tests' flights are answered: more than two parts
 
 # Rows of flights, repeated, in some files; argv: where the validated rows are, how often, files, the folder.

@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 from conftest import Project, clean_environment, end, free_port
 
-pytestmark = pytest.mark.long  # servers, brokers and images take long
-
 # What any program that talks to the broker would do, run with the project's packages: send lines, read a stream from its
 # beginning, say how many messages were given out and not acknowledged.
 CLIENT = """
@@ -238,7 +236,8 @@ def broker(request: pytest.FixtureRequest, streaming: Project, tmp_path: Path) -
     one.close()
 
 
-every_broker = pytest.mark.parametrize("broker", [Redis, Nats, Rabbit], indirect=True, ids=lambda one: one.scheme)
+rabbit = pytest.param(Rabbit, marks=pytest.mark.long)
+every_broker = pytest.mark.parametrize("broker", [Redis, Nats, rabbit], indirect=True, ids=lambda one: one.scheme)
 
 
 class Consuming:
@@ -393,7 +392,7 @@ def test_a_clean_stop_finishes_what_was_taken(broker: Broker, streaming: Project
     assert all(len(answers) == 1 for answers in found.values())
 
 
-@pytest.mark.parametrize("broker", [Nats, Rabbit], indirect=True, ids=lambda one: one.scheme)
+@pytest.mark.parametrize("broker", [Nats, rabbit], indirect=True, ids=lambda one: one.scheme)
 def test_an_answer_whose_row_was_not_acknowledged_comes_again_as_the_same(
     broker: Broker, streaming: Project, tmp_path: Path
 ) -> None:

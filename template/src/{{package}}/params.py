@@ -117,6 +117,28 @@ class Promotion(_Section):
     automatic: bool = False
 
 
+class Monitoring(_Section):
+    """What `make monitor` looks at, and when it proposes something.
+
+    The answers of the last `window_days` are compared with the training, if they are `min_rows` or more; so that a look at which
+    nothing has drifted says otherwise with a probability of `level`. Labels come late: those of answers of the last
+    `performance_days` are judged, if they are `min_labelled` or more. `drifted_columns` that have drifted are a reason to train again,
+    at most once in `cool_down_hours`; a version that answers for less than `new_version_days` may be rolled back. A log whose newest
+    answer is older than `silent_hours` is told. Clocks may differ by `clock_tolerance_minutes`.
+    """
+
+    window_days: float = Field(default=7, gt=0)
+    performance_days: float = Field(default=28, gt=0)
+    min_rows: int = Field(default=500, ge=2)
+    min_labelled: int = Field(default=200, ge=2)
+    level: float = Field(default=0.01, gt=0, lt=1)
+    drifted_columns: int = Field(default=3, ge=1)
+    cool_down_hours: float = Field(default=72, ge=0)
+    new_version_days: float = Field(default=7, ge=0)
+    silent_hours: float = Field(default=48, gt=0)
+    clock_tolerance_minutes: float = Field(default=5, ge=0)
+
+
 class Params(_Section):
     """The whole of params.yaml."""
 
@@ -130,6 +152,7 @@ class Params(_Section):
     gate: Gate
     promotion: Promotion = Promotion()
     review: Review = Review()
+    monitoring: Monitoring = Field(default=Monitoring(), exclude=True)  # no part of a run: a limit moves no lineage
 
     def small(self, rows: int, guess: Mapping[str, Any]) -> Params:
         """The same rules on as little as a review takes of a source that has so many rows, with the champion's hyperparameters

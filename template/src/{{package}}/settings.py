@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     prediction_log: Path = Path("predictions")
     log_flush_seconds: float = Field(default=1, gt=0)
     log_keep_days: int = Field(default=90, ge=1)
+    labels_uri: str = "labels"
     scheduler_address: str = ""
     stream_url: SecretStr = SecretStr("")
     stream_in: str = "rows"
@@ -164,3 +165,6 @@ class Paths:
     ADOPTION = Path("adoption.json")
     FORGOTTEN = Path("forgotten.txt")
     REVIEW = Path("reports/review.md")
+    LOOK = Path("reports/monitor/monitor.json")
+    LOOK_PAGE = Path("reports/monitor/report.html")
+    LOOKS = Path("reports/monitor/history.jsonl")

@@ -231,7 +231,7 @@ def object_store(location: str, endpoint: str = "") -> tuple[Any, str]:
     """
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if endpoint:  # a store that is not Amazon's may refuse an upload with the checksums that Amazon's library adds to its end
+    if endpoint:  # others than Amazon may refuse the checksums that its library adds to the end of an upload
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     named = {"endpoint_override": endpoint, "scheme": urlsplit(endpoint).scheme} if endpoint else {}
     return pa.fs.S3FileSystem(connect_timeout=10, region=region, **named), location.removeprefix("s3://").rstrip("/")

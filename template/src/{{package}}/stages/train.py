@@ -28,6 +28,8 @@ from ..stages.split import window
 
 EXAMPLES = 8  # rows that the bundle keeps with their answers
 REFERENCE_ROWS = 100_000  # rows that its profile is made of
+RECENT = pd.Timedelta(weeks=8)  # from which they are
+SEASON = pd.Timedelta(weeks=4)  # or before and after the day a year ago, where there are two years
 BACKGROUND = 64  # rows that an explanation compares with
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
 
@@ -67,9 +69,7 @@ def train() -> None:
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
     newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
     manifest = _manifest(run, best, inputs, y, final)
-    bundle.save(
-        Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run.seed)
-    )
+    bundle.save(Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run))
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -164,13 +164,55 @@ def _nobodys(newest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(drawn)
 
 
-def _reference(final: Any, newest: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """What the newest rows look like, for whoever compares production with them, and rows that stand for "nothing known"."""
-    random = np.random.default_rng(seed)
-    rows = newest.iloc[random.permutation(len(newest))[:REFERENCE_ROWS]]
-    rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
-    scores = bundle.score(final, search.without_gaps(build_features(rows)), len(CONTRACT.classes))
+def _reference(final: Any, newest: pd.DataFrame, run: Run) -> dict[str, Any]:
+    """What rows of this season look like and what the model answers to rows that it did not learn from, for whoever compares
+    production with them, and rows that stand for "nothing known"."""
+    rows = _some_of(*_season(run), run.seed)
+    rows = newest if rows.empty else rows  # a window may end long after its newest row
+    try:
+        judged = split.test(run)
+    except ProjectError:  # there are none: evaluate says so
+        judged = rows.iloc[:0]
+    judged = judged.iloc[np.sort(np.random.default_rng(run.seed).permutation(len(judged))[:REFERENCE_ROWS])]
+    inputs = search.without_gaps(build_features(judged.drop(columns=CONTRACT.target, errors="ignore")))
+    scores = bundle.score(final, inputs, len(CONTRACT.classes))
+    y = CONTRACT.labels(judged[CONTRACT.target]) if len(judged) else None
     background = json.loads(
-        _nobodys(newest, BACKGROUND, seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
+        _nobodys(newest, BACKGROUND, run.seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
     )
-    return {**reference(rows, scores, CONTRACT), "background": {key: background[key] for key in ("columns", "data")}}
+    return {
+        **reference(rows, scores, CONTRACT, y, judged, run.seed),
+        "background": {key: background[key] for key in ("columns", "data")},
+    }
+
+
+def _season(run: Run) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """From when to when rows are like those that come next: around this day a year ago where there are two years, else the last
+    weeks; without an end where rows have no time."""
+    if run.resolved.start is None or run.resolved.end is None:
+        return None, None
+    start, end = pd.Timestamp(run.resolved.start), pd.Timestamp(run.resolved.end)
+    months = [month for month, _ in tables.parts(Paths.VALIDATED) if month[:1].isdigit()]
+    oldest = max(start, pd.Timestamp(months[0], tz="UTC")) if months else start
+    if oldest <= end - pd.DateOffset(years=2):
+        day = end - pd.DateOffset(years=1)
+        return day - SEASON, day + SEASON
+    return max(start, end - RECENT), end
+
+
+def _some_of(start: pd.Timestamp | None, end: pd.Timestamp | None, seed: int) -> pd.DataFrame:
+    """At most REFERENCE_ROWS validated rows of `start <= time < end`, drawn by lot, without their target; a file at a time, so that
+    no more than that and one file is in memory."""
+    random = np.random.default_rng(seed)
+    kept, lots = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).iloc[:0], np.empty(0)
+    for month, files in tables.parts(Paths.VALIDATED):
+        if start is not None and end is not None and not f"{start:%Y-%m}" <= month <= f"{end:%Y-%m}":
+            continue
+        for file in files:
+            rows = tables.read(file)
+            if start is not None and end is not None:
+                rows = rows[((rows[CONTRACT.time] >= start) & (rows[CONTRACT.time] < end)).to_numpy()]
+            kept, lots = pd.concat([kept, rows], ignore_index=True), np.append(lots, random.random(len(rows)))
+            chosen = np.sort(np.argsort(lots, kind="stable")[:REFERENCE_ROWS])
+            kept, lots = kept.iloc[chosen], lots[chosen]
+    return kept.drop(columns=CONTRACT.target).reset_index(drop=True)

@@ -1,0 +1,424 @@
+"""What watches a project, with the real Prometheus and Alertmanager: from what the monitor found to what is done about it.
+
+They are Debian's, which brings them where this runs as root; on another machine they have to be installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Project, Render, borrowing, end, free_port, processes_in
+from filelock import FileLock
+
+PACKAGES = ("prometheus", "prometheus-alertmanager")
+SECONDS = 15.0  # from a report to a decision, at intervals of a second
+
+SERVICE = """
+import sys, threading, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from {package}.core.schema import CONTRACT
+from {package}.serving.metrics import Metrics
+
+metrics = Metrics(SimpleNamespace(contract=CONTRACT, version=3, digest="abc"), ["/predict"], lambda: 3, lambda: 0)
+field = CONTRACT.without_target()[0].name
+
+def ask():
+    while True:
+        for status in (200, 200, 200, 422, 429, 500):
+            metrics.answered("/predict", status, 0.02)
+        metrics.batch(5)
+        metrics.refused([field])
+        time.sleep(0.05)
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(metrics.text())
+    def log_message(self, *words):
+        pass
+
+threading.Thread(target=ask, daemon=True).start()
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
+"""
+"""The real metrics of the service, with answers that only pretend."""
+
+START = """
+import sys
+from ci import targets, up
+given = targets.settings()
+where = targets.ports(given)
+up.PLACE.mkdir(exist_ok=True)
+token = up.prepare(given, where)
+for one in up.processes(given, where, token, containers=False):
+    if one.name in sys.argv[1:]:
+        up.until_ready(one.name, where, "", up.start(one))
+"""
+"""Some of what `make up` starts, as it starts it."""
+
+PREFECT = """
+import json, sys
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from {package} import NAME
+with get_client(sync_client=True) as client:
+    if sys.argv[1] == "register":
+        client.create_work_pool(WorkPoolCreate(name=NAME, type="process"), overwrite=True)
+        flow = client.create_flow_from_name("train")
+        client.create_deployment(flow_id=flow, name=sys.argv[2], work_pool_name=NAME)
+    else:
+        runs = client.read_flow_runs()
+        print(json.dumps([run.name for run in runs if "alert" in run.tags]))
+"""
+
+REPORT: dict[str, Any] = {
+    "version": 3,
+    "window": {"rows": 5000},
+    "verdict": {"status": "worse", "sure": "measured", "actions": [{"action": "retrain", "reasons": ["it is worse"]}]},
+    "performance": {
+        "metrics": {"auc": 0.7},
+        "expected": {"auc": 0.75},
+        "estimated": {"auc": 0.72},
+        "worse": True,
+        "before": {"version": 2, "worse": False},
+        "slices": [{"slice": "carrier", "group": "UA", "metrics": {"auc": 0.6}}],
+    },
+    "drift": {
+        "columns": {"distance": {"effect": 0.2, "limit": 0.1, "drifted": True, "counted": True}},
+        "multivariate": {"auc": 0.6, "limit": 0.55, "drifted": True},
+    },
+    "labels": {"joined": 900, "waiting": 100, "aside": {"repeated": 4}},
+}
+
+
+@pytest.fixture(scope="session")
+def servers() -> None:
+    """Prometheus and Alertmanager, with their tools."""
+    missing = [name for name in ("prometheus", "promtool", "amtool") if not shutil.which(name)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        with FileLock(Path(tempfile.gettempdir()) / "copier-mlops-monitoring.lock"):
+            for more in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+                subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=600", *more], capture_output=True, check=False)
+        missing = [name for name in missing if not shutil.which(name)]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{', '.join(missing)} is missing; install {' '.join(PACKAGES)}")
+    if missing:
+        pytest.skip(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(PACKAGES)}")
+
+
+Make = Callable[[str], Project]
+
+
+@pytest.fixture
+def make(servers: None, render: Render, small_environment: Path, prefect_server: str, tmp_path: Path) -> Make:
+    """A project of some name that is watched, shares the packages of another, and has ports of its own."""
+
+    def made(name: str) -> Project:
+        folder = tmp_path / "project"
+        shutil.copytree(render(project_name=name, serving=["online"], deploy="compose", monitoring=True), folder)
+        names = ("PROMETHEUS", "ALERTMANAGER", "MLFLOW", "PREFECT", "RECEIVER", "SERVICE")
+        ports = {f"{name}_PORT": str(free_port()) for name in names}
+        return borrowing(folder, small_environment, prefect_server, ENGINE="process", **ports)
+
+    return made
+
+
+@pytest.fixture
+def project(make: Make) -> Project:
+    """One of a name of its own, since the server of Prefect is shared."""
+    return make("Watched flights")
+
+
+def test_rules_do_what_their_tests_say(project: Project) -> None:
+    said = project.make("check-monitoring")
+    assert said.count("SUCCESS") >= 8
+    project.replace("monitoring/prometheus/rules/service.yml", '(up{job="service"}) == 0', '(up{job="service"}) == 5')
+    assert "FAILED" in project.make("check-monitoring", fails=True)
+    (project / "monitoring/policy.yaml").write_text("retrain:\n  enabeld: true\n")
+    assert "policy.yaml, line 2: enabeld is not known; did you mean enabled?" in project.make(
+        "check-monitoring", fails=True
+    )
+    tools = project.folder.parent / "bin"
+    tools.mkdir()
+    for name in ("make", "sh", "git", "python3", "cat"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    assert "apt-get install prometheus" in project.make("check-monitoring", fails=True, PATH=str(tools))
+
+
+def test_routes_are_tried(project: Project) -> None:
+    project.replace("monitoring/alertmanager/alertmanager.yml", "retrain|roll_back|add_replica", "retrain|add_replica")
+    said = project.make("check-monitoring", fails=True)
+    assert "an alert with the action roll_back does not go to loop and person" in said
+
+
+def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
+    file = project / "monitoring/compose.yaml"
+    words = [
+        str(Path(sys.executable).with_name("check-jsonschema")),
+        "--builtin-schema",
+        "vendor.compose-spec",
+        str(file),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    services = yaml.safe_load(file.read_text())["services"]
+    for name, service in services.items():
+        assert re.search(r":v?\d+\.\d+\.\d+\}$", service["image"]), name
+        assert service["network_mode"] == "host" and "ports" not in service, name
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+    for name in ("prometheus", "alertmanager"):
+        assert any(word.startswith("--web.listen-address=127.0.0.1:") for word in services[name]["command"])
+    assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+# ---------------------------------------------------------------------------------------------------------- The loop
+
+
+class Loop:
+    """A project with Prometheus, Alertmanager and the receiver, all at intervals of a second, and a service that is asked."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        changes = {
+            "prometheus/prometheus.yml": (
+                r"_interval: \d+s|_timeout: \d+s",
+                lambda found: re.sub(r"\d+s", "1s", found[0]),
+            ),
+            "alertmanager/alertmanager.yml": (r"group_(wait|interval): \w+", r"group_\1: 1s"),
+            **{f"prometheus/rules/{name}.yml": (r"for: \w+", "for: 0s") for name in ("service", "model", "loop")},
+        }
+        for name, (pattern, by) in changes.items():
+            file = project / "monitoring" / name
+            file.write_text(re.sub(pattern, by, file.read_text()))
+        port = project.environment["SERVICE_PORT"]
+        code = SERVICE.format(package=project.package)
+        self.service = project.start(".venv/bin/python", "-c", code, port)
+        self.start("prometheus", "alertmanager", "receiver")
+
+    def start(self, *names: str) -> None:
+        done = self.project.command(".venv/bin/python", "-c", START, *names, APP=f".venv/bin/{self.project.package}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def close(self) -> None:
+        end(self.service)
+        self.project.make("down")
+
+    def address(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.project.environment[f'{name.upper()}_PORT']}"
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What Prometheus answers; an error if the query is none."""
+        asked = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.address('prometheus')}/api/v1/query?{asked}", timeout=10) as answer:
+            return list(json.load(answer)["data"]["result"])
+
+    def report(self, **more: Any) -> None:
+        """What `make monitor` would have found just now."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        file = self.project / "reports/monitor/monitor.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps({**REPORT, "at": now, "trained_at": now, "newest": now, **more}))
+        partial.replace(file)
+
+    def audit(self, action: str = "") -> list[dict[str, Any]]:
+        file = self.project / "monitoring/audit.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [one for one in lines if action in ("", one["action"])]
+
+    def results(self, action: str) -> list[str]:
+        return [one["result"] for one in self.audit(action)]
+
+    def pid(self, name: str) -> int:
+        return int((self.project / f".monitoring/{name}.pid").read_text().split()[0])
+
+    def runs(self, *words: str) -> str:
+        done = self.project.command(
+            ".venv/bin/python", "-c", PREFECT.format(package=self.project.package), *(words or ("list",))
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def loop(project: Project) -> Iterator[Loop]:
+    made = Loop(project)
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], object], seconds: float, said: Callable[[], object] = lambda: "") -> float:
+    """Wait until something holds; how long it took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, said()
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+def test_from_a_report_to_one_training(loop: Loop) -> None:
+    """The report proposes, the alert fires, the policy allows it, Prefect has one run; a storm, a stranger and a kill change nothing."""
+    loop.runs("register", "weekly")
+    before = loop.runs()
+    loop.report()
+    seconds = until(lambda: loop.results("retrain"), SECONDS, loop.audit)
+    print(f"{seconds:.1f} s from the report to the decision")
+    first = loop.audit("retrain")[0]
+    assert (
+        first["allowed"]
+        and first["asked"][0]["name"] == "TrainingProposed"
+        and len(first["asked"][0]["fingerprint"]) == 16
+    )
+    until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
+    assert set(json.loads(loop.runs())) - set(json.loads(before)) == {f"alert-{first['id']}"}
+    until(lambda: "done" in loop.results("tell"), 90, loop.audit)
+
+    storm = [
+        {"labels": {"alertname": f"Storm{number}", "action": "retrain", "severity": "critical"}} for number in range(20)
+    ]
+    post(f"{loop.address('alertmanager')}/api/v2/alerts", storm)
+    until(lambda: loop.results("retrain").count("refused") >= 20, 60, loop.audit)
+    assert loop.results("retrain").count("decided") == 1
+    assert {one["rule"] for one in loop.audit("retrain") if one["result"] == "refused"} == {"cool_down"}
+
+    for header in ({}, {"Authorization": "Bearer wrong"}):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(f"{loop.address('receiver')}/alerts", {"version": "4", "alerts": []}, **header)
+        assert caught.value.code == 401
+    until(lambda: [one for one in loop.query("loop_strangers_total") if one["value"][1] == "2"], 10)
+
+    os.kill(loop.pid("receiver"), signal.SIGKILL)
+    until(lambda: loop.query('ALERTS{alertname="ReceiverDown", alertstate="firing"}'), 20)
+    loop.start("receiver")
+    post(f"{loop.address('alertmanager')}/api/v2/alerts", [{**one, "annotations": {"again": "yes"}} for one in storm])
+    time.sleep(3)
+    assert loop.results("retrain").count("decided") == 1
+    until(lambda: not loop.query('ALERTS{alertname="ReceiverDown"}'), 20)
+
+
+def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
+    """It is told, tried again, and asked for once when there is a server, also by a receiver that was killed meanwhile."""
+    project = make("Watched elsewhere")
+    there = project.environment["PREFECT_API_URL"]
+    project.environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    loop = Loop(project)
+    try:
+        loop.report()
+        until(lambda: "waits" in loop.results("retrain"), 60, loop.audit)
+        until(
+            lambda: any("waits, and is tried again" in one.get("says", "") for one in loop.audit("tell")),
+            20,
+            loop.audit,
+        )
+        os.kill(loop.pid("receiver"), signal.SIGKILL)
+        project.environment["PREFECT_API_URL"] = there
+        loop.runs("register", "elsewhere")
+        loop.start("receiver")
+        until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
+        assert loop.results("retrain").count("decided") == 1
+        assert f"alert-{loop.audit('retrain')[0]['id']}" in json.loads(loop.runs())
+    finally:
+        loop.close()
+
+
+def post(address: str, content: object, **headers: str) -> None:
+    head = {"Content-Type": "application/json", **headers}
+    urllib.request.urlopen(urllib.request.Request(address, json.dumps(content).encode(), head), timeout=10).close()
+
+
+def test_what_is_switched_on_is_tried_and_told_where_it_fails(make: Make) -> None:
+    """`make rollback` has nothing to go back to; a training may be asked for, but not even once a day."""
+    loop = Loop(make("Flight delays"))
+    try:
+        what_is_switched_on(loop)
+    finally:
+        loop.close()
+
+
+def what_is_switched_on(loop: Loop) -> None:
+    (loop.project / "monitoring/policy.yaml").write_text("roll_back: {enabled: true}\nretrain: {limit: 0}\n")
+    actions = [{"action": name, "reasons": ["a test"]} for name in ("roll_back", "retrain")]
+    loop.report(verdict={"status": "worse", "sure": "measured", "actions": actions})
+    until(lambda: "failed" in loop.results("roll_back"), 120, loop.audit)
+    failed = next(one for one in loop.audit("roll_back") if one["result"] == "failed")
+    assert "error:" in failed["why"] and "Traceback" not in failed["why"]
+    assert [one["rule"] for one in loop.audit("retrain")] == ["limit"]
+    until(lambda: any("roll_back failed" in one.get("says", "") for one in loop.audit("tell")), 20, loop.audit)
+    until(lambda: loop.query('ALERTS{alertname="ActionFailed", alertstate="firing"}'), 20)
+
+
+def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
+    """Each query is one that Prometheus takes, and asks for what is there."""
+    loop.report()
+    boards = sorted((loop.project / "monitoring/grafana/dashboards").glob("*.json"))
+    assert [board.stem for board in boards] == ["drift", "loop", "model", "service"]
+    queries = {
+        (board.stem, panel["title"], target["expr"])
+        for board in boards
+        for panel in json.loads(board.read_text())["panels"]
+        for target in panel["targets"]
+    }
+    assert len(queries) > 50
+    empty = queries
+
+    def nothing_is_empty() -> bool:
+        nonlocal empty
+        empty = {one for one in empty if not loop.query(one[2])}
+        return not empty
+
+    post(f"{loop.address('alertmanager')}/api/v2/alerts", [{"labels": {"alertname": "One", "action": "roll_back"}}])
+    until(nothing_is_empty, 90, lambda: sorted(empty))
+
+
+# ------------------------------------------------------------------------------------------------------ up and down
+
+
+def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
+    project = make("Flight delays")
+    del project.environment["PREFECT_API_URL"]
+    begun = time.monotonic()
+    said = project.make("up")
+    print(f"up after {time.monotonic() - begun:.0f} s")
+    for name, path in (
+        ("prometheus", "/-/ready"),
+        ("alertmanager", "/-/ready"),
+        ("mlflow", "/health"),
+        ("prefect", "/api/health"),
+        ("receiver", "/metrics"),
+    ):
+        address = f"http://127.0.0.1:{project.environment[f'{name.upper()}_PORT']}"
+        assert address in said
+        urllib.request.urlopen(address + path, timeout=20).close()
+    assert "Grafana is left out" in said and "nobody is told of an alert" in said
+    ours = [".monitoring/lock", "monitoring/targets.json", "monitoring/audit.jsonl"]
+    assert project.command("git", "check-ignore", *ours).stdout.split() == ours
+    pids = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
+    assert set(pids) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
+    os.killpg(int(pids["receiver"].split()[0]), signal.SIGKILL)
+    project.make("up")
+    now = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
+    assert {name for name in now if now[name] != pids[name]} == {"receiver"}
+    other = project.start("sleep", "300")
+    project.make("down")
+    left = lambda: [words for pid, words in processes_in(project.folder) if pid != other.pid and words != [""]]  # noqa: E731
+    until(lambda: not left(), 10, left)
+    assert other.poll() is None
+    end(other)
