@@ -29,7 +29,8 @@ def test_few_questions_that_explain_themselves() -> None:
     for name, question in ASKED.items():
         assert question["help"].strip(), name
         assert "default" in question, f"{name}: `copier copy --defaults` has to work"
-        assert "choices" in question or "validator" in question, f"{name}: nothing refuses a bad answer"
+        refuses = "choices" in question or "validator" in question or question["type"] == "bool"
+        assert refuses, f"{name}: nothing refuses a bad answer"
         assert not question.get("secret"), f"{name}: secrets are never asked for"
 
 
