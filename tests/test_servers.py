@@ -94,7 +94,7 @@ def test_the_schedule_runs(fork: Project, prefect_server: str) -> None:
     try:
         code = (
             "import sys\nfrom prefect.deployments import run_deployment\nfrom prefect.exceptions import ObjectNotFound\n"
-            "try:\n    run = run_deployment('train/weekly', timeout=150, poll_interval=1)\n"
+            f"try:\n    run = run_deployment('train/{name}', timeout=150, poll_interval=1)\n"
             "except ObjectNotFound:\n    sys.exit(3)\nprint(run.state.name, run.state.message)"
         )
         done = fork.command(".venv/bin/python", "-c", code)
@@ -108,7 +108,7 @@ def test_the_schedule_runs(fork: Project, prefect_server: str) -> None:
     finally:
         end(worker)
     listed = fork.command(
-        ".venv/bin/prefect", "deployment", "inspect", "train/weekly", PREFECT_HOME=str(fork / ".prefect")
+        ".venv/bin/prefect", "deployment", "inspect", f"train/{name}", PREFECT_HOME=str(fork / ".prefect")
     )
     assert "0 5 * * 1" in listed.stdout and name in listed.stdout
 

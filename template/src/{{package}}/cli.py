@@ -163,7 +163,7 @@ def forget(subject: Annotated[str, typer.Argument(help="The value of the id, as 
         print(f"removed: {done.answers:,} entries from the log of what was answered")
     if done.waiting:
         print(f"{done.waiting:,} more stand in files that a service still writes: do the same again when it has ended")
-    print("the source still holds what it holds, and so do answers that you keep elsewhere; remove the rows there, too")
+    print("the source itself still holds what it holds, and so do answers kept elsewhere; remove the rows there, too")
 
 
 # --------------------------------------------------------------------------------------------------------- Runs
