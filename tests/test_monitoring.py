@@ -5,6 +5,7 @@ They are Debian's, which brings them where this runs as root; on another machine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -346,23 +347,16 @@ def post(address: str, content: object, **headers: str) -> None:
 
 def test_what_is_switched_on_is_tried_and_told_where_it_fails(make: Make) -> None:
     """`make rollback` has nothing to go back to; a training may be asked for, but not even once a day."""
-    loop = Loop(make("Flight delays"))
-    try:
-        what_is_switched_on(loop)
-    finally:
-        loop.close()
-
-
-def what_is_switched_on(loop: Loop) -> None:
-    (loop.project / "monitoring/policy.yaml").write_text("roll_back: {enabled: true}\nretrain: {limit: 0}\n")
-    actions = [{"action": name, "reasons": ["a test"]} for name in ("roll_back", "retrain")]
-    loop.report(verdict={"status": "worse", "sure": "measured", "actions": actions})
-    until(lambda: "failed" in loop.results("roll_back"), 120, loop.audit)
-    failed = next(one for one in loop.audit("roll_back") if one["result"] == "failed")
-    assert "error:" in failed["why"] and "Traceback" not in failed["why"]
-    assert [one["rule"] for one in loop.audit("retrain")] == ["limit"]
-    until(lambda: any("roll_back failed" in one.get("says", "") for one in loop.audit("tell")), 20, loop.audit)
-    until(lambda: loop.query('ALERTS{alertname="ActionFailed", alertstate="firing"}'), 20)
+    with contextlib.closing(Loop(make("Flight delays"))) as loop:
+        (loop.project / "monitoring/policy.yaml").write_text("roll_back: {enabled: true}\nretrain: {limit: 0}\n")
+        actions = [{"action": name, "reasons": ["a test"]} for name in ("roll_back", "retrain")]
+        loop.report(verdict={"status": "worse", "sure": "measured", "actions": actions})
+        until(lambda: "failed" in loop.results("roll_back"), 120, loop.audit)
+        failed = next(one for one in loop.audit("roll_back") if one["result"] == "failed")
+        assert "error:" in failed["why"] and "Traceback" not in failed["why"]
+        assert [one["rule"] for one in loop.audit("retrain")] == ["limit"]
+        until(lambda: any("roll_back failed" in one.get("says", "") for one in loop.audit("tell")), 20, loop.audit)
+        until(lambda: loop.query('ALERTS{alertname="ActionFailed", alertstate="firing"}'), 20)
 
 
 def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
