@@ -275,7 +275,8 @@ def load(folder: Path, read: Read = unpickled, trusted: Callable[[Contents], obj
             "Install the lock file that was logged with its version, or train again."
         ) from error
     manifest, expected, reference = (
-        json.loads(files[name]) if name in files else {} for name in ("manifest.json", "expected.json", "reference.json")
+        json.loads(files[name]) if name in files else {}
+        for name in ("manifest.json", "expected.json", "reference.json")
     )
     papers = {name: files[name].decode() for name in PAPERS if name in files}
     return Bundle(manifest, contract, build_features, model, expected, reference, digest_of(files), papers)
@@ -301,7 +302,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
     try:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     except FileNotFoundError as error:
-        raise BundleError(f"the bundle in {folder} is just being replaced: {error.filename} has gone. Load it again.") from error
+        raise BundleError(
+            f"the bundle in {folder} is just being replaced: {error.filename} has gone. Load it again."
+        ) from error
 
 
 def expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
