@@ -64,8 +64,8 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
 
 START = """
 import sys
-from ci import targets, up
-given = targets.settings()
+from ci import machine, targets, up
+given = machine.settings()
 where = targets.ports(given)
 up.PLACE.mkdir(exist_ok=True)
 token = up.prepare(given, where)
