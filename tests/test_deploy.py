@@ -426,6 +426,9 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
     process.wait(10)
 
 
+TO_PROD = ["delivery", "image", "push-image", "sign-image", "deploy-remote", "smoke-remote", "deploy-remote"]
+
+
 @pytest.mark.parametrize(
     ("configured", "fail", "targets"),
     [
@@ -437,24 +440,29 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
             ["delivery", "image", "push-image", "sign-image", "deploy-remote", "smoke-remote", "rollback-remote"],
         ),
         ("true", "deploy-remote", ["delivery", "image", "push-image", "sign-image", "deploy-remote"]),
+        ("true", "smoke-remote in prod", [*TO_PROD, "smoke-remote", "rollback-remote", "champion-back"]),
+        ("true", "smoke-remote and rollback-remote in prod", [*TO_PROD, "smoke-remote", "rollback-remote"]),
+        ("true", "deploy-remote in prod", TO_PROD),
     ],
 )
 def test_what_is_delivered_when(
     act: Path, render: Render, tmp_path: Path, configured: str, fail: str, targets: list[str]
 ) -> None:
-    """What answers wrongly in staging goes back and never reaches production; where nothing is configured nothing is done."""
+    """What answers wrongly in staging goes back and never reaches production; where production went back the registry follows; where
+    nothing is configured nothing is done."""
     tools, project = tmp_path / "bin", tmp_path / "project"
     tools.mkdir()
+    failing, _, where = fail.partition(" in ")
     (tools / "make").write_text(
         f'#!/bin/sh\necho "$1" >> {tmp_path}/targets\n'
         f'[ "$1" != delivery ] || printf "configured={configured}\\nhost=here\\n" >> "$GITHUB_OUTPUT"\n'
-        '[ "$1" != push-image ] || echo image=here/flights@sha256:1 >> "$GITHUB_OUTPUT"\n[ "$1" != "$FAIL" ] || exit 1\n'
+        '[ "$1" != push-image ] || echo image=here/flights@sha256:1 >> "$GITHUB_OUTPUT"\ncase " $FAIL " in *" $1 "*) case "$ENV" in *"$ONLY") exit 1;; esac;; esac\n'
     )
     (tools / "make").chmod(0o755)
     shutil.copytree(render(serving=["online"], deploy="compose"), project)
     clone = runner.push(project, tmp_path / "clone")
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    done = runner.run(act, clone, "workflow_dispatch", workflow="cd.yml", FAIL=fail or "none", PATH=path)
+    done = runner.run(act, clone, "workflow_dispatch", workflow="cd.yml", FAIL=failing or "none", ONLY=where, PATH=path)
     assert done.passed is (not fail), done.output[-3000:]
     assert (tmp_path / "targets").read_text().split() == targets
 
@@ -501,6 +509,29 @@ def test_a_champion_is_delivered_to_a_machine(
             assert b'"version":2' in ask(f"127.0.0.1:{port}", rows(project), X_API_Key=key), name
             line = json.loads((there / f".deploy/{name}/audit.jsonl").read_text())
             assert (line["result"], line["to"]["image"], line["why"]) == ("live", pushed, "champion.json")
+
+        # version 1 is promoted, and in production the smoke test fails: that goes back to version 2, and the registry with it
+        project.make("promote", "VERSION=1", "WHY=quicker", MLFLOW_TRACKING_URI=address)
+        (project / "local.mk").write_text('smoke-remote: not-in-prod\nnot-in-prod:\n\t@test "$(ENV)" != prod\n')
+        clone = runner.push(project.folder, tmp_path / "again", "another champion")
+        done = runner.run(
+            act, clone, "workflow_dispatch", workflow="cd.yml", variables=variables, secrets=hidden, **more
+        )
+        jobs = {name: done.jobs.get(name) for name in ("staging", "production", "registry, after production went back")}
+        assert jobs == {"staging": True, "production": False, "registry, after production went back": True}, (
+            done.output[-6000:]
+        )
+        assert "Version 2 is the champion again" in done.output and "still names version 1" in done.output
+        assert b'"version":1' in ask(f"127.0.0.1:{ports['staging']}", rows(project), X_API_Key=key)
+        assert b'"version":2' in ask(f"127.0.0.1:{ports['prod']}", rows(project), X_API_Key=key)
+        moves = project.registry("[(m.action, m.before, m.after, m.who, m.why) for m in r.moves()][-2:]")
+        assert moves == str([
+            ("promote", 2, 1, "Ada", "quicker"),
+            ("rollback", 1, 2, "nektos/act", "the smoke test in production failed"),
+        ])  # fmt: skip
+        (project / "local.mk").unlink()
+        assert "rollback" in project.make("history", MLFLOW_TRACKING_URI=address)  # as the page says
+        assert json.loads((project / "champion.json").read_text())["version"] == 2
 
         # what another key signed does not get there, and neither does what nobody knows
         more = {"IMAGE": pushed, "ENV": "staging", **machine}

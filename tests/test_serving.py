@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import os
 import resource
@@ -13,6 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from schemathesis.specs.openapi import checks
 
 SECONDS_TO_START = 2.0  # of the processor, from the command to the first answer
 MOST_KB = 160 * 1024
+ASKING = 16  # connections that ask while the service is killed
+FLUSH_SECONDS = 1.0  # as a service has it by default
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +50,7 @@ def service_only(served: Project) -> Path:
 class Serving:
     """A service that runs, and whom it lets in."""
 
-    def __init__(self, project: Project, python: Path) -> None:
+    def __init__(self, project: Project, python: Path, **more: str) -> None:
         self.key, port = secrets.token_hex(16), free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = project.start(
@@ -55,6 +60,7 @@ class Serving:
             API_KEYS=self.key,
             SERVICE_PORT=str(port),
             ANSWER_SECONDS="30",
+            **more,
         )
         wait_for(f"{self.url}/health/ready", self.process)
 
@@ -152,6 +158,78 @@ def test_ten_thousand_open_connections_keep_nobody_from_an_answer(served: Projec
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
     wait_until(lambda: files_of(serving) < 100)
     assert serving.post("/predict", row)["version"] == 1
+
+
+def test_one_that_is_killed_fails_in_sight_loses_a_second_of_its_log_and_goes_on(
+    served: Project, service_only: Path, tmp_path: Path
+) -> None:
+    """No answer is taken for one that is none; and the same rows are answered alike by the one that is started after it."""
+    expected = json.loads((served / "dist/bundle/expected.json").read_text())
+    asked = [dict(zip(expected["columns"], row, strict=True)) for row in expected["rows"]]
+    log = tmp_path / "predictions"
+    serving = Serving(served, service_only, PREDICTION_LOG=str(log))
+    with ThreadPoolExecutor(ASKING) as pool:
+        clients = [pool.submit(until_it_ends, serving, asked) for _ in range(ASKING)]
+        time.sleep(3 * FLUSH_SECONDS)
+        killed = time.monotonic()
+        os.killpg(serving.process.pid, signal.SIGKILL)
+        answered = [one for client in clients for one in client.result(60)]  # each ended by an error that it saw
+    assert serving.process.wait(30) == -signal.SIGKILL
+    for _, row, answer in answered:
+        assert answer["id"] == asked[row]["flight_id"]
+        assert answer["score"] == pytest.approx(expected["answers"][row], abs=1e-5)
+
+    logged = entries(served, log)
+    due = [answer for at, _, answer in answered if at < killed - 2 * FLUSH_SECONDS]  # twice: the machine is busy
+    assert due
+    for answer in due:
+        assert logged[answer["prediction_id"]] == answer["score"]
+    assert len(logged) <= len(answered) + ASKING  # what was written, but not sent any more
+    served.make("compact-log", PREDICTION_LOG=str(log))
+    assert entries(served, log) == logged
+
+    again = Serving(served, service_only, PREDICTION_LOG=str(log))
+    try:
+        for row, answer in zip(asked, again.post("/predict", asked), strict=True):
+            assert answer["id"] == row["flight_id"]
+            assert answer["score"] == pytest.approx(expected["answers"][asked.index(row)], abs=1e-5)
+    finally:
+        end(again.process)
+    assert len(entries(served, log)) == len(logged) + len(asked)
+
+
+def until_it_ends(serving: Serving, rows: list[dict[str, Any]]) -> list[tuple[float, int, Any]]:
+    """Ask for one row after the other until the connection fails: when which row was answered, and with what."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(serving.url.rpartition(":")[2]), timeout=30)
+    connection.connect()
+    connection.auto_open = 0  # not again by itself
+    headers = {"X-API-Key": serving.key, "Content-Type": "application/json"}
+    answered = []
+    for number in itertools.count():
+        row = number % len(rows)
+        try:
+            connection.request("POST", "/predict", json.dumps(rows[row]), headers)
+            response = connection.getresponse()
+            body = response.read()  # fails where less comes than was announced
+        except (OSError, http.client.HTTPException) as error:
+            assert not isinstance(error, TimeoutError), "it hangs in place of failing"
+            return answered
+        assert response.status == 200, body
+        answered.append((time.monotonic(), row, json.loads(body)))
+    raise AssertionError("it goes on for ever")
+
+
+def entries(project: Project, log: Path) -> dict[str, float]:
+    """The scores of a prediction log by prediction; no frame of it is damaged."""
+    found = project.python(
+        f"import json; from pathlib import Path; from {project.package}.io import prediction_log\n"
+        f"entries = prediction_log.entries(Path({str(log)!r}))\n"
+        "print(json.dumps([(one['prediction'], one['answer']['score']) for one in entries]))\n"
+        "assert entries.damaged == 0"
+    )
+    scores = json.loads(found)
+    assert len(dict(scores)) == len(scores)
+    return dict(scores)
 
 
 def files_of(serving: Serving) -> int:

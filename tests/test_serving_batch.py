@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Project, end, free_port, once, serve, wait_until
 
+PART_LOGGED = 10_000  # answers of a part that go into the prediction log
 TIMES = 130  # times over the rows of the tests' flights are answered: more than two parts
 
 # Rows of flights, repeated, in some files; argv: where the validated rows are, how often, files, the folder.
@@ -49,6 +50,22 @@ print(len(found))
 """
 
 
+# What is in the prediction log beside what the answers name, and what they name that is not in it; argv: log, answers.
+LOGGED = """
+import sys
+from pathlib import Path
+import pandas as pd
+from PACKAGE.io import prediction_log
+log, answers = map(Path, sys.argv[1:])
+found = pd.concat([pd.read_parquet(file, columns=["prediction_id"]) for file in answers.glob("part-*.parquet")])["prediction_id"].dropna()
+entries = prediction_log.entries(log)
+logged = [entry["prediction"] for entry in entries if entry["way"] == "batch"]
+assert len(set(logged)) == len(logged) and found.is_unique and not entries.damaged
+assert set(logged) <= set(found)
+print(len(found) - len(logged), len(found))
+"""
+
+
 @pytest.fixture(scope="session")
 def batch(served: Project) -> Project:
     """A project with a champion, and a folder of two large files."""
@@ -78,14 +95,18 @@ def killed(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_killed_run_goes_on_without_a_row_lost_or_doubled(batch: Project, tmp_path: Path) -> None:
-    answers = tmp_path / "answers"
-    run = batch.start("make", "score", "INPUT=rows", f"OUTPUT={answers}")
+    """In the prediction log none is doubled either; what the killed run just noted may be missing there."""
+    answers, log = tmp_path / "answers", tmp_path / "log"
+    run = batch.start("make", "score", "INPUT=rows", f"OUTPUT={answers}", PREDICTION_LOG=str(log))
     wait_until(lambda: any(answers.glob("part-*")))
     killed(run)
-    said = batch.make("score", "INPUT=rows", f"OUTPUT={answers}")
+    said = batch.make("score", "INPUT=rows", f"OUTPUT={answers}", PREDICTION_LOG=str(log))
     assert "of them by the run before" in said
     assert agree(batch, "rows", answers) > 1_000_000
-    assert "nothing to do" in batch.make("score", "INPUT=rows", f"OUTPUT={answers}")
+    assert "nothing to do" in batch.make("score", "INPUT=rows", f"OUTPUT={answers}", PREDICTION_LOG=str(log))
+    code = LOGGED.replace("PACKAGE", batch.package)
+    missing, named = map(int, batch.command(".venv/bin/python", "-c", code, str(log), str(answers)).stdout.split())
+    assert missing <= 2 * PART_LOGGED < named
 
 
 def test_another_version_or_bundle_and_what_cannot_be_done(batch: Project, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,8 @@ CONNECTIONS = 32
 SECONDS = 6
 REPETITIONS = 5
 STARTS = 5
+TIMES = ("scheduled_departure",)
+ALIKE = 1e-5  # ours answers by ONNX, the others by the estimator; as the bundle is allowed to
 OVER = {"mlflow": 60.0, "bentoml": 10.0, "noop": 1.0}
 MEANING = {
     "online_over_mlflow": f"requests for one row a second over {CONNECTIONS} connections, one worker, with contract, metrics and "
@@ -47,18 +50,21 @@ end
 
 @dataclass(frozen=True)
 class Server:
-    """One that is measured: the words that start it, what says that it is ready, what it is asked, its folder and environment."""
+    """One that is measured: its name, the words that start it, what says that it is ready, what it is asked, its folder and
+    environment, and which part of its answer is the score."""
 
+    name: str
     words: list[str]
     ready: str
     path: str
     body: str
     folder: Path
     more: Mapping[str, str] = field(default_factory=dict)
+    score: Callable[[Any], float] | None = None
 
     @contextlib.contextmanager
     def running(self, log: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-        """Started, warm and answering; gives its address and its process."""
+        """Started and ready; gives its address and its process."""
         port = free_port()
         words = [word.replace("PORT", str(port)) for word in self.words]
         env = environment(**{**self.more, "SERVICE_PORT": str(port)})
@@ -73,9 +79,41 @@ class Server:
             stop(process)
 
     def ask(self, address: str) -> Any:
+        """What it answers.
+
+        Raises:
+            RuntimeError: If it says no; the text has what it said.
+            OSError: If nothing listens there.
+        """
         request = urllib.request.Request(address, self.body.encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            said = error.read(1000).decode(errors="replace").strip()
+            raise RuntimeError(f"{self.name} answers {error.code} at {address}: {said}") from error
+
+
+def same_answers(there: Mapping[str, Server], folder: Path) -> None:
+    """Make sure that all answer the row, and those with a model give it the same score: else nothing is compared.
+
+    Raises:
+        RuntimeError: If one does not; the text has what it said, and the end of its log.
+    """
+    scores: dict[str, float] = {}
+    for name, server in there.items():
+        log = folder / f"{name}.log"
+        try:
+            with server.running(log) as (address, _):
+                answer = server.ask(address)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\nits log ends:\n{log.read_text()[-2000:]}") from error
+        if server.score is not None:
+            scores[name] = server.score(answer)
+            if abs(scores[name] - scores["ours"]) > ALIKE:
+                raise RuntimeError(
+                    f"{name} gives the row {scores[name]!r} and ours {scores['ours']!r}: not the same model"
+                )
 
 
 def load(server: Server, address: str, folder: Path, seconds: float) -> tuple[float, float]:
@@ -132,26 +170,33 @@ def servers(lab: Lab, project: Project) -> dict[str, Server]:
         ],
         lab.folder,
     )
-    asked = json.dumps({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}})
+    naive = [str(value).removesuffix("Z") if name in TIMES else value for name, value in row.items()]
+    asked = json.dumps({"dataframe_split": {"columns": list(row), "data": [naive]}})  # MLflow's schema has no zones
     model = f"models:/{PACKAGE.replace('_', '-')}@champion"
     quiet = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/mlflow.db",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
+        "PATH": f"{project.folder}/.venv/bin{os.pathsep}{os.environ['PATH']}",  # it starts uvicorn by its name
     }
     return {
-        "ours": Server([python, "-m", f"{PACKAGE}.serving.online"], "/health/ready", "/predict", json.dumps(row), project.folder, source),
-        "noop": Server([python, str(INSIDE / "noop.py"), "PORT"], "/openapi.json", "/predict", json.dumps(row), lab.folder),
+        "ours": Server("ours", [python, "-m", f"{PACKAGE}.serving.online"], "/health/ready", "/predict", json.dumps(row), project.folder, source,
+                       lambda answer: float(answer["score"])),
+        "noop": Server("noop", [python, str(INSIDE / "noop.py"), "PORT"], "/openapi.json", "/predict", json.dumps(row), lab.folder),
         "bentoml": Server(
+            "bentoml",
             [str(bento / "bin/python"), "-m", "bentoml", "serve", "bento_service:Model", "--host", "127.0.0.1", "--port", "PORT"],
             "/readyz", "/predict", json.dumps({"row": row}), INSIDE,
             {**source, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(lab.folder / "bentos"), "PACKAGE": PACKAGE,
-             "BUNDLE": str(project.folder / "models/bundle"), "TIMES": "scheduled_departure"},
+             "BUNDLE": str(project.folder / "models/bundle")},
+            float,
         ),
         "mlflow": Server(
+            "mlflow",
             [project.python, str(project.folder / ".venv/bin/mlflow"), "models", "serve", "--model-uri", model, "--env-manager", "local",
              "--host", "127.0.0.1", "--port", "PORT", "--workers", "1"],
             "/ping", "/invocations", asked, project.folder, {**source, **quiet},
+            lambda answer: float(answer["predictions"][0]["score"]),
         ),
     }  # fmt: skip
 
@@ -182,12 +227,12 @@ def resident(process: subprocess.Popen[str]) -> float:
 def measure(lab: Lab) -> list[Row]:
     project = lab.serving("online")
     there = servers(lab, project)
+    same_answers(there, lab.folder)
     rates: dict[str, list[float]] = {name: [] for name in there}
     slow, memory = [], []
     for _ in range(REPETITIONS):
         for name, server in there.items():
             with server.running(lab.folder / f"{name}.log") as (address, process):
-                server.ask(address)
                 load(server, address, lab.folder, 1)
                 rate, p99 = load(server, address, lab.folder, SECONDS)
                 rates[name].append(rate)

@@ -416,9 +416,12 @@ def promote(version: Annotated[int | None, typer.Option()] = None, why: Why = ""
 
 
 @app.command()
-def rollback(why: Why = "") -> None:
+def rollback(
+    why: Why = "",
+    delivered: Annotated[bool, typer.Option(help="Only while the champion is the version in champion.json.")] = False,
+) -> None:
     """Make the champion before this one champion again."""
-    _move(lambda release, settings: release.rollback(settings, why))
+    _move(lambda release, settings: release.rollback(settings, why, delivered))
 
 
 def _move(act: Callable[[Any, Settings], Any]) -> None:

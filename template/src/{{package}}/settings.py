@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     prediction_log: Path = Path("predictions")
     log_flush_seconds: float = Field(default=1, gt=0)
     log_keep_days: int = Field(default=90, ge=1)
+    log_batch_rows: int = Field(default=10_000, ge=0)
     labels_uri: str = "labels"
     scheduler_address: str = ""
     stream_url: SecretStr = SecretStr("")

@@ -19,6 +19,7 @@ import json
 import pickle
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
 SIGNATURE = "signature"
 PICKLE = "model.pkl"
+TABLE = "code/contract.csv"  # where columns are many, they stand in a table that the code reads
+PAPERS = ("lineage.json", "card.md")
 TOLERANCE = 1e-6  # of the largest answer, at least of 1, between machines; on one machine answers are equal to the bit
 
 _numbers = itertools.count()
@@ -61,6 +64,7 @@ class Bundle:
         expected: Rows (as CSV-like columns) and the answers to them.
         reference: What the rows of the training looked like; empty in a bundle of an earlier release.
         digest: SHA-256 of the checksums, and so of the whole bundle.
+        papers: What people read of it, by the name of its file; of a bundle for services.
     """
 
     manifest: Mapping[str, Any]
@@ -70,6 +74,7 @@ class Bundle:
     expected: Mapping[str, Any]
     reference: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    papers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -149,13 +154,16 @@ def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:
     return found if classes > 2 else found[:, 1]
 
 
-Read = Callable[[Path], Any]
+Contents = Mapping[str, bytes]
+"""The files of a bundle, by name. Each is read once: what was checked is what is used, whatever becomes of the folder."""
+
+Read = Callable[[Contents], Any]
 """Reads the model of a bundle whose checksums hold."""
 
 
-def unpickled(folder: Path) -> Any:
+def unpickled(files: Contents) -> Any:
     """The model of a training."""
-    return pickle.loads((folder / PICKLE).read_bytes())  # noqa: S301 (its checksum holds)
+    return pickle.loads(files[PICKLE])  # noqa: S301 (its checksum holds)
 
 
 def save(
@@ -217,7 +225,7 @@ def replacing(
     try:
         yield partial
         files = sorted(path for path in partial.rglob("*") if path.is_file())
-        lines = [f"{_sha256(path)}  {path.relative_to(partial).as_posix()}" for path in files]
+        lines = [f"{_sha256(path.read_bytes())}  {path.relative_to(partial).as_posix()}" for path in files]
         (partial / CHECKSUMS).write_text("\n".join(lines) + "\n")
         sealed(partial / CHECKSUMS)
         verify(load(partial, read))
@@ -234,45 +242,69 @@ def replacing(
 
 def expect(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
     """Write down what a model answers to some rows."""
-    contract, build_features = code_of(folder)
+    contract, build_features = code_of(files_of(folder), folder)
     live = Bundle(manifest, contract, build_features, model, {})
     rows = json.loads(examples.to_json(orient="split", date_format="iso", date_unit="us", index=False))
     expected = {"columns": rows["columns"], "rows": rows["data"], "answers": live.score(examples).tolist()}
     write_json(folder / "expected.json", expected)
 
 
-def load(folder: Path, read: Read = unpickled) -> Bundle:
-    """Check every file against the checksums, then load.
+def load(folder: Path, read: Read = unpickled, trusted: Callable[[Contents], object] = lambda files: None) -> Bundle:
+    """Check every file against the checksums, then load what was checked.
+
+    Where another bundle takes the place of this one meanwhile, as a whole or file by file, one of them is loaded or none.
 
     Args:
         folder: Where the bundle is.
         read: Reads the model.
+        trusted: Is called with the files before anything of them is believed, and raises where they are not to be.
 
     Raises:
-        BundleError: If a file is missing, changed or was added, or changes while it is loaded.
+        BundleError: If a file is missing, changed or was added.
         StaleBundleError: If it cannot be loaded with the packages installed here.
     """
-    _check_files(folder)
-    name = digest(folder)
+    files = files_of(folder)
+    trusted(files)
+    _check(files, folder)
     try:
-        contract, build_features = code_of(folder)
-        model = read(folder)
+        contract, build_features = code_of(files, folder)
+        model = read(files)
     except Exception as error:  # whatever old code or an old pickle may raise under today's packages
-        _check_files(folder)
         raise StaleBundleError(
             f"the bundle in {folder} does not load with the packages installed here ({type(error).__name__}: {error}). "
             "Install the lock file that was logged with its version, or train again."
         ) from error
-    texts = {
-        file: json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).exists() else {}
-        for file in ("manifest.json", "expected.json", "reference.json")
-    }
-    _check_files(folder)  # another may have taken its place meanwhile
-    if digest(folder) != name:
-        raise BundleError(f"the bundle in {folder} was replaced while it was loaded. Load it again.")
-    return Bundle(
-        texts["manifest.json"], contract, build_features, model, texts["expected.json"], texts["reference.json"], name
+    manifest, expected, reference = (
+        json.loads(files[name]) if name in files else {}
+        for name in ("manifest.json", "expected.json", "reference.json")
     )
+    papers = {name: files[name].decode() for name in PAPERS if name in files}
+    return Bundle(manifest, contract, build_features, model, expected, reference, digest_of(files), papers)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a bundle as they were made.
+
+    Raises:
+        BundleError: If a file is missing, changed or was added.
+    """
+    files = files_of(folder)
+    _check(files, folder)
+    return files
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder as they are, by name.
+
+    Raises:
+        BundleError: If one of them goes while they are read.
+    """
+    try:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"the bundle in {folder} is just being replaced: {error.filename} has gone. Load it again."
+        ) from error
 
 
 def expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,48 +374,65 @@ def for_examples(contract: Contract) -> Contract:
 
 def digest(folder: Path) -> str:
     """SHA-256 of the checksums, and so of the whole bundle."""
-    return _sha256(folder / CHECKSUMS)
+    return digest_of({CHECKSUMS: (folder / CHECKSUMS).read_bytes()})
 
 
-def code_of(folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
-    """Load the bundle's own code under a package name that nothing else has."""
+def digest_of(files: Contents) -> str:
+    """The same of its files."""
+    return _sha256(files[CHECKSUMS])
+
+
+def code_of(files: Contents, folder: Path) -> tuple[Contract, Callable[[pd.DataFrame], pd.DataFrame]]:
+    """Load the bundle's own code under a package name that nothing else has.
+
+    Args:
+        files: What is loaded.
+        folder: Where errors say that it is.
+    """
     name = f"_bundle_{next(_numbers)}"
     for package in (name, f"{name}.core"):
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = []
     sys.modules[f"{name}.api"] = api  # the names in it are kept, and so may be today's
-    schema = _module(f"{name}.core.schema", folder / "code" / "schema.py")
-    features = _module(f"{name}.core.features", folder / "code" / "features.py")
+    with _beside(files, folder / "code") as place:
+        schema = _module(f"{name}.core.schema", files["code/schema.py"], place / "schema.py")
+        features = _module(f"{name}.core.features", files["code/features.py"], place / "features.py")
     return cast(Contract, schema.CONTRACT), cast(Callable[[pd.DataFrame], pd.DataFrame], features.build_features)
 
 
-def _module(name: str, file: Path) -> ModuleType:
-    """Execute a file as a module, without leaving byte code beside it, which the checksums would not know."""
+@contextlib.contextmanager
+def _beside(files: Contents, folder: Path) -> Iterator[Path]:
+    """The folder that code finds beside itself: one that nobody else writes to where it reads a table of columns there."""
+    if TABLE not in files:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, Path(TABLE).name).write_bytes(files[TABLE])
+        yield Path(scratch)
+
+
+def _module(name: str, content: bytes, file: Path) -> ModuleType:
+    """Execute code as a module, without leaving byte code beside it, which the checksums would not know."""
     specification = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
     assert specification is not None
     module = importlib.util.module_from_spec(specification)
     module.__file__ = str(file)
     sys.modules[name] = module
-    exec(  # noqa: S102 (the import system would leave byte code)
-        compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__
-    )
+    exec(compile(content, str(file), "exec"), module.__dict__)  # noqa: S102 (the import system would leave byte code)
     return module
 
 
-def _check_files(folder: Path) -> None:
-    if not (folder / CHECKSUMS).is_file():
+def _check(files: Contents, folder: Path) -> None:
+    if CHECKSUMS not in files:
         raise BundleError(f"{folder} is no bundle: it has no {CHECKSUMS}. `make pipeline` makes one.")
     listed = {}
-    for line in (folder / CHECKSUMS).read_text().splitlines():
+    for line in files[CHECKSUMS].decode(errors="replace").splitlines():
         checksum, _, name = line.partition("  ")
         listed[name] = checksum
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    present -= {CHECKSUMS, SIGNATURE}
+    present = files.keys() - {CHECKSUMS, SIGNATURE}
     wrong = [f"{name} is missing" for name in sorted(listed.keys() - present)]
     wrong += [f"{name} was added" for name in sorted(present - listed.keys())]
-    wrong += [
-        f"{name} was changed" for name in sorted(listed.keys() & present) if _sha256(folder / name) != listed[name]
-    ]
+    wrong += [f"{name} was changed" for name in sorted(listed.keys() & present) if _sha256(files[name]) != listed[name]]
     if wrong:
         raise BundleError(
             f"the bundle in {folder} is not what was made: {'; '.join(wrong)}. It is not loaded. "
@@ -391,8 +440,8 @@ def _check_files(folder: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -247,14 +247,26 @@ def promote(settings: Settings, number: int | None, why: str) -> Version:
     return version
 
 
-def rollback(settings: Settings, why: str) -> Version:
+def rollback(settings: Settings, why: str, delivered: bool = False) -> Version:
     """Make the champion before this one champion again.
 
+    Args:
+        settings: Who does it, and where the registry is.
+        why: The reason.
+        delivered: Only while the champion is the version that champion.json names here, before the registry writes it anew.
+
     Raises:
-        ProjectError: If there is none.
+        ProjectError: If there is none, or another is the champion by now.
     """
+    there = tables.read_json(Paths.POINTER)["version"] if delivered else None
     registry = Registry(settings)
     registry.settle()
+    champion = registry.holder(CHAMPION)
+    if delivered and champion is not None and champion.number != there:
+        raise ProjectError(
+            f"version {champion.number} is the champion by now, and version {there} was delivered: nothing was moved. "
+            "`make history` shows who did it."
+        )
     return registry.rollback(settings.who, why or "by hand")
 
 
