@@ -478,13 +478,15 @@ def test_an_alert_trains_a_challenger(watched: Loop, flights: Callable[[Path, li
 def test_how_soon_an_alert_is_a_training(watched: Loop, record_property: Callable[[str, object], None]) -> None:
     """From when the alert fires, and from when the report is there, until the run goes on; each time with a new alert."""
     (watched.project / "monitoring/policy.yaml").write_text("retrain: {limit: 9, cool_down_minutes: 0}\n")
-    found: dict[str, list[float]] = {"alert": [], "report": []}
+    found: dict[str, list[float]] = {"alert": [], "report": [], "process": []}
     for turn in range(1, TURNS + 1):
         begun = time.time()
         watched.report()
         wait_until(lambda turn=turn: "RUNNING" in watched.states(turn), 90)
         decided = [one for one in watched.audit("retrain") if one["result"] == "decided"]
-        running = watched.states(turn)["RUNNING"]
+        states = watched.states(turn)
+        running = states["RUNNING"]
+        found["process"].append(round(running - states["PENDING"], 2))
         found["alert"].append(round(running - moment(decided[-1]["asked"][0]["starts_at"]), 2))
         found["report"].append(round(running - begun, 2))
         watched.report(verdict={"status": "good", "sure": "measured", "actions": []})
