@@ -199,6 +199,11 @@ def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
 # ---------------------------------------------------------------------------------------------------------- The loop
 
 
+def moment(text: str) -> float:
+    """Seconds since 1970; Alertmanager writes nanoseconds, which Python does not read everywhere."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()
+
+
 class Loop:
     """A project with Prometheus, Alertmanager and the receiver, all at intervals of a second, and a service that is asked: its own
     where it was trained, else one that pretends."""
@@ -288,11 +293,6 @@ def loop(project: Project) -> Iterator[Loop]:
     made = Loop(project)
     yield made
     made.close()
-
-
-def moment(text: str) -> float:
-    """Seconds since 1970; Alertmanager writes nanoseconds, which Python does not read everywhere."""
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()
 
 
 def until(condition: Callable[[], object], seconds: float, said: Callable[[], object] = lambda: "") -> float:
