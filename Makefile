@@ -38,10 +38,11 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@$(MAKE) --no-print-directory -C demo run
 	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
 
-demo-loop: .venv/.ready ## the demo, carried on to a live answer: through an image where there is an engine for it, else without
+demo-loop: .venv/.ready ## the demo, carried on to a live answer, and to two replayed months in which the loop keeps the model good
 	@test ! -e demo-loop || test -f demo-loop/.copier-answers.yml || { echo "error: demo-loop/ is there and was not made by this template; move it away" >&2; exit 1; }
 	@rm -rf demo-loop
-	@$(BIN)/copier copy --quiet --defaults --data 'serving=[online,batch]' --data deploy=compose --vcs-ref HEAD "$(CURDIR)" demo-loop 2>/dev/null
+	@$(BIN)/copier copy --quiet --defaults --data 'serving=[online,batch]' --data deploy=compose --data monitoring=true \
+	  --vcs-ref HEAD "$(CURDIR)" demo-loop 2>/dev/null
 	@$(MAKE) --no-print-directory -C demo-loop run
 	@$(BIN)/python ci/demo_loop.py demo-loop
 

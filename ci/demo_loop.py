@@ -1,4 +1,4 @@
-"""Carry the demo on to a live answer: champion, signed bundle, deployment, a question over HTTP, and back.
+"""Carry the demo on to a live answer: champion, signed bundle, deployment, a question over HTTP; and to two months of production.
 
 It goes through the image where there is an engine for containers that can build it, else through the same service without one.
 """
@@ -14,6 +14,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+MONTHS = {"FROM": "2013-09-01", "UNTIL": "2013-11-01", "LIVES": "loop never"}  # in which summer turns to autumn
 PORTS = {"LISTEN": "127.0.0.1:18080", "PORTS": "18100"}  # others may hold the ports that a project begins with
 
 
@@ -48,8 +49,16 @@ def ask(project: Path) -> str:
     return f"POST {where}\n  {said}\n  in {1000 * (time.perf_counter() - began):.0f} ms"
 
 
+def told(project: Path) -> str:
+    """What the loop did in these months, in a line."""
+    looped = json.loads((project / "reports/replay/replay.json").read_text(encoding="utf-8"))["lives"]["loop"]
+    trained = f"the loop trained {len(looped['trainings'])} times"
+    moves = [f"version {one['version']} goes live on {one['at'][:10]}" for one in looped["moves"]]
+    return f"in two months {trained}; " + ("; ".join(moves) or "no version took over")
+
+
 def main(project: Path) -> None:
-    """Deploy the project's champion, ask it, end it."""
+    """Deploy the project's champion, ask it, end it; then let two months go by, in which it is looked after."""
     make(project, "key")
     kind = engine()
     if kind == "containers" and not make(project, "deploy", "ENGINE=containers", may_fail=True, **PORTS):
@@ -63,7 +72,12 @@ def main(project: Path) -> None:
     finally:
         make(project, "undeploy", **PORTS)
     how = "the deployed image" if kind == "containers" else "the service without a container engine"
-    print(f"\n  a live answer came through {how}. To keep it running: cd {project.name} && make deploy ENGINE={kind}")
+    print(
+        f"\n  a live answer came through {how}. To keep it running: cd {project.name} && make deploy ENGINE={kind}",
+        flush=True,
+    )
+    make(project, "replay", *(f"{name}={value}" for name, value in MONTHS.items()))
+    print(f"\n  {told(project)}\n  {project.name}/reports/replay/report.html shows it")
 
 
 if __name__ == "__main__":

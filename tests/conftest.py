@@ -437,12 +437,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait until something holds, which a busy machine may take long for."""
-    end = time.monotonic() + seconds
+def wait_until(holds: Callable[[], object], seconds: float = 120, said: Callable[[], object] = lambda: "") -> float:
+    """Wait until something holds, which a busy machine may take long for.
+
+    Args:
+        holds: Asked again and again.
+        seconds: How long.
+        said: What is told where it does not hold by then.
+
+    Returns:
+        How many seconds it took.
+    """
+    begun = time.monotonic()
     while not holds():
-        assert time.monotonic() < end
+        assert time.monotonic() - begun < seconds, said()
         time.sleep(0.05)
+    return time.monotonic() - begun
 
 
 def wait_for(address: str, process: subprocess.Popen[Any], seconds: float = 90) -> None:

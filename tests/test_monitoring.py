@@ -66,8 +66,8 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
 
 START = """
 import sys
-from ci import targets, up
-given = targets.settings()
+from ci import machine, targets, up
+given = machine.settings()
 where = targets.ports(given)
 up.PLACE.mkdir(exist_ok=True)
 token = up.prepare(given, where)
@@ -295,21 +295,12 @@ def loop(project: Project) -> Iterator[Loop]:
     made.close()
 
 
-def until(condition: Callable[[], object], seconds: float, said: Callable[[], object] = lambda: "") -> float:
-    """Wait until something holds; how long it took."""
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds, said()
-        time.sleep(0.1)
-    return time.monotonic() - begun
-
-
 def test_from_a_report_to_one_training(loop: Loop) -> None:
     """The report proposes, the alert fires, the policy allows it, Prefect has one run; a storm, a stranger and a kill change nothing."""
     loop.runs("register", "weekly")
     before = loop.runs()
     loop.report()
-    seconds = until(lambda: loop.results("retrain"), SECONDS, loop.audit)
+    seconds = wait_until(lambda: loop.results("retrain"), SECONDS, loop.audit)
     print(f"{seconds:.1f} s from the report to the decision")
     first = loop.audit("retrain")[0]
     assert (
@@ -317,15 +308,15 @@ def test_from_a_report_to_one_training(loop: Loop) -> None:
         and first["asked"][0]["name"] == "TrainingProposed"
         and len(first["asked"][0]["fingerprint"]) == 16
     )
-    until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
+    wait_until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
     assert set(json.loads(loop.runs())) - set(json.loads(before)) == {f"alert-{first['id']}"}
-    until(lambda: "done" in loop.results("tell"), 90, loop.audit)
+    wait_until(lambda: "done" in loop.results("tell"), 90, loop.audit)
 
     storm = [
         {"labels": {"alertname": f"Storm{number}", "action": "retrain", "severity": "critical"}} for number in range(20)
     ]
     post(f"{loop.address('alertmanager')}/api/v2/alerts", storm)
-    until(lambda: loop.results("retrain").count("refused") >= 20, 60, loop.audit)
+    wait_until(lambda: loop.results("retrain").count("refused") >= 20, 60, loop.audit)
     assert loop.results("retrain").count("decided") == 1
     assert {one["rule"] for one in loop.audit("retrain") if one["result"] == "refused"} == {"cool_down"}
 
@@ -333,15 +324,15 @@ def test_from_a_report_to_one_training(loop: Loop) -> None:
         with pytest.raises(urllib.error.HTTPError) as caught:
             post(f"{loop.address('receiver')}/alerts", {"version": "4", "alerts": []}, **header)
         assert caught.value.code == 401
-    until(lambda: [one for one in loop.query("loop_strangers_total") if one["value"][1] == "2"], 10)
+    wait_until(lambda: [one for one in loop.query("loop_strangers_total") if one["value"][1] == "2"], 10)
 
     os.kill(loop.pid("receiver"), signal.SIGKILL)
-    until(lambda: loop.query('ALERTS{alertname="ReceiverDown", alertstate="firing"}'), 20)
+    wait_until(lambda: loop.query('ALERTS{alertname="ReceiverDown", alertstate="firing"}'), 20)
     loop.start("receiver")
     post(f"{loop.address('alertmanager')}/api/v2/alerts", [{**one, "annotations": {"again": "yes"}} for one in storm])
     time.sleep(3)
     assert loop.results("retrain").count("decided") == 1
-    until(lambda: not loop.query('ALERTS{alertname="ReceiverDown"}'), 20)
+    wait_until(lambda: not loop.query('ALERTS{alertname="ReceiverDown"}'), 20)
 
 
 def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
@@ -352,8 +343,8 @@ def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
     loop = Loop(project)
     try:
         loop.report()
-        until(lambda: "waits" in loop.results("retrain"), 60, loop.audit)
-        until(
+        wait_until(lambda: "waits" in loop.results("retrain"), 60, loop.audit)
+        wait_until(
             lambda: any("waits, and is tried again" in one.get("says", "") for one in loop.audit("tell")),
             20,
             loop.audit,
@@ -362,7 +353,7 @@ def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
         project.environment["PREFECT_API_URL"] = there
         loop.runs("register", "elsewhere")
         loop.start("receiver")
-        until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
+        wait_until(lambda: "done" in loop.results("retrain"), 90, loop.audit)
         assert loop.results("retrain").count("decided") == 1
         assert f"alert-{loop.audit('retrain')[0]['id']}" in json.loads(loop.runs())
     finally:
@@ -380,12 +371,12 @@ def test_what_is_switched_on_is_tried_and_told_where_it_fails(make: Make) -> Non
         (loop.project / "monitoring/policy.yaml").write_text("roll_back: {enabled: true}\nretrain: {limit: 0}\n")
         actions = [{"action": name, "reasons": ["a test"]} for name in ("roll_back", "retrain")]
         loop.report(verdict={"status": "worse", "sure": "measured", "actions": actions})
-        until(lambda: "failed" in loop.results("roll_back"), 120, loop.audit)
+        wait_until(lambda: "failed" in loop.results("roll_back"), 120, loop.audit)
         failed = next(one for one in loop.audit("roll_back") if one["result"] == "failed")
         assert "error:" in failed["why"] and "Traceback" not in failed["why"]
         assert [one["rule"] for one in loop.audit("retrain")] == ["limit"]
-        until(lambda: any("roll_back failed" in one.get("says", "") for one in loop.audit("tell")), 20, loop.audit)
-        until(lambda: loop.query('ALERTS{alertname="ActionFailed", alertstate="firing"}'), 20)
+        wait_until(lambda: any("roll_back failed" in one.get("says", "") for one in loop.audit("tell")), 20, loop.audit)
+        wait_until(lambda: loop.query('ALERTS{alertname="ActionFailed", alertstate="firing"}'), 20)
 
 
 def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
@@ -408,7 +399,7 @@ def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
         return not empty
 
     post(f"{loop.address('alertmanager')}/api/v2/alerts", [{"labels": {"alertname": "One", "action": "roll_back"}}])
-    until(nothing_is_empty, 90, lambda: sorted(empty))
+    wait_until(nothing_is_empty, 90, lambda: sorted(empty))
 
 
 # ------------------------------------------------------------------------------------------------------- To its end
@@ -546,6 +537,6 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
     other = project.start("sleep", "300")
     project.make("down")
     left = lambda: [words for pid, words in processes_in(project.folder) if pid != other.pid and words != [""]]  # noqa: E731
-    until(lambda: not left(), 10, left)
+    wait_until(lambda: not left(), 10, left)
     assert other.poll() is None
     end(other)

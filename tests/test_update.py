@@ -29,7 +29,12 @@ SETS: dict[str, dict[str, Any]] = {
     "default": {},
     "own": {"data_source": "own", "problem": "regression", "licence": "MIT", "data_remote": "s3://bucket/path"},
     "name": {"project_name": "Müller's churn", "licence": "BSD-3-Clause", "problem": "regression"},
-    "served": {"project_name": "Served", "serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose"},
+    "served": {
+        "project_name": "Served",
+        "serving": ["online", "batch", "streaming", "hybrid"],
+        "deploy": "compose",
+        "monitoring": True,
+    },
     "long": {"project_name": "x" * 80, "data_source": "own", "author": 'O\'Brien "Bob"', "description": ""},
 }
 TWO = ["default", "own"]

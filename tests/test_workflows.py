@@ -103,7 +103,9 @@ def test_a_pull_request_is_green_and_shows_its_model(
     [
         pytest.param({}, id="trained"),
         pytest.param(
-            {"serving": "[online, batch, streaming, hybrid]", "deploy": "compose"}, id="asked", marks=pytest.mark.long
+            {"serving": "[online, batch, streaming, hybrid]", "deploy": "compose", "monitoring": "true"},
+            id="asked",
+            marks=pytest.mark.long,
         ),
     ],
 )
@@ -130,6 +132,7 @@ PAIRS = pairs(
         "licence": ["MIT", "BSD-3-Clause", "Proprietary"],
         "serving": ["[]", "[online]", "[batch, streaming]", "[online, batch, streaming, hybrid]"],
         "deploy": ["none", "compose"],
+        "monitoring": ["false", "true"],
     }
 )
 

@@ -156,15 +156,21 @@ def _edges(known: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
 
 def flags(values: pd.Series, spells: Spells = ()) -> dict[str, Any]:
     """The profile of booleans."""
-    cells = flag_cells(values)
-    counts = np.bincount(cells[cells >= 0], minlength=2)
+    return _few(flag_cells(values), NAMES, spells)
+
+
+def _few(cells: np.ndarray, names: Sequence[str], spells: Spells) -> dict[str, Any]:
+    """The profile of values that have a few names, which are known beforehand; from the place of each among them, -1 where it is
+    missing.
+    """
+    counts = np.bincount(cells[cells >= 0], minlength=len(names))
     return {
         "missing": int((cells < 0).sum()),
-        "values": {name: int(count) for name, count in zip(NAMES, counts, strict=True)},
+        "values": {name: int(count) for name, count in zip(names, counts, strict=True)},
         "other": 0,
         "seldom": 0,
-        "distinct": 2,
-        "alike": _alike(cells, 2, spells),
+        "distinct": len(names),
+        "alike": _alike(cells, len(names), spells),
     }
 
 
@@ -218,16 +224,7 @@ def _labels(y: np.ndarray, contract: Contract, spells: Spells) -> dict[str, Any]
     classes = contract.classes or (NAMES if contract[contract.target].kind == "boolean" else ())
     if not classes:
         return numbers(y, spells)
-    counts = np.bincount(y.astype(int), minlength=len(classes))
-    return {
-        "missing": 0,
-        "values": {name: int(count) for name, count in zip(classes, counts, strict=True)},
-        "classes": list(classes),
-        "other": 0,
-        "seldom": 0,
-        "distinct": len(classes),
-        "alike": _alike(y.astype(int), len(classes), spells),
-    }
+    return {**_few(y.astype(int), classes, spells), "classes": list(classes)}
 
 
 def _observed(column: Mapping[str, Any], scores: np.ndarray, true: np.ndarray) -> dict[str, list[float | None]]:

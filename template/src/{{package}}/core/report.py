@@ -45,10 +45,11 @@ def plots(
     }
     if len(slices):
         drawn["slices"] = _slices(slices, metric)
-    return {name: _png(figure) for name, figure in drawn.items()}
+    return {name: as_png(figure) for name, figure in drawn.items()}
 
 
-def _figure(width: float = 8.0, height: float = 3.6, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(width: float = 8.0, height: float = 3.6, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with nothing in it yet, in the style of all of them, and its axes from left to right."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for axis in axes:
@@ -61,28 +62,29 @@ def _figure(width: float = 8.0, height: float = 3.6, columns: int = 1) -> tuple[
     return figure, axes
 
 
-def _title(axis: Axes, title: str, x: str = "", y: str = "") -> None:
+def caption(axis: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Say what a plot shows, and what lies along it."""
     axis.set_title(title, loc="left", fontsize=10, color=INK)
     axis.set_xlabel(x, fontsize=9, color=SOFT)
     axis.set_ylabel(y, fontsize=9, color=SOFT)
 
 
 def _quality_of_classes(y: np.ndarray, score: np.ndarray, classes: Sequence[str]) -> Figure:
-    figure, (left, right) = _figure(columns=2, height=3.6 if score.ndim == 1 else max(3.6, 0.3 * score.shape[-1]))
+    figure, (left, right) = blank(columns=2, height=3.6 if score.ndim == 1 else max(3.6, 0.3 * score.shape[-1]))
     table = calibration(*flat(y, score))
     left.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
     left.plot(table["predicted"], table["observed"], color=MARK, marker="o", markersize=4)
     if score.ndim == 2:
-        _title(left, "Calibration", "probability of the likeliest class", "share of right answers")
+        caption(left, "Calibration", "probability of the likeliest class", "share of right answers")
         _confusion(right, y, score, classes)
         return figure
-    _title(left, "Calibration", "predicted probability", "observed share")
+    caption(left, "Calibration", "predicted probability", "observed share")
     bins = np.linspace(0, 1, 41).tolist()
     names = classes or ("no", "yes")
     right.hist(score[y == 0], bins, color=SOFT, alpha=0.7, label=names[0], density=True)
     right.hist(score[y == 1], bins, color=MARK, alpha=0.7, label=names[1], density=True)
     right.legend(frameon=False, fontsize=9, title="truth", title_fontsize=9)
-    _title(right, "Answers by truth", "predicted probability", "density")
+    caption(right, "Answers by truth", "predicted probability", "density")
     return figure
 
 
@@ -99,35 +101,35 @@ def _confusion(axis: Axes, y: np.ndarray, score: np.ndarray, classes: Sequence[s
         for (row, column), value in np.ndenumerate(share):
             ink = "white" if value > 0.6 else INK
             axis.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=8, color=ink)
-    _title(axis, "Answers by truth, share of each class", "predicted", "truth")
+    caption(axis, "Answers by truth, share of each class", "predicted", "truth")
 
 
 def _numbers(y: np.ndarray, score: np.ndarray) -> Figure:
-    figure, (left, right) = _figure(columns=2)
+    figure, (left, right) = blank(columns=2)
     low, high = np.quantile(np.concatenate([y, score]), [0.005, 0.995])
     left.plot([low, high], [low, high], color=SOFT, linewidth=1, linestyle=":")
     shown = slice(None, None, max(1, len(y) // 3000))
     left.scatter(score[shown], y[shown], s=4, alpha=0.25, color=MARK, linewidths=0)
     left.set_ylim(low, high)
-    _title(left, "Truth by answer", "predicted", "observed")
+    caption(left, "Truth by answer", "predicted", "observed")
     errors = score - y
     least, most = np.quantile(errors, [0.005, 0.995])
     right.hist(errors, np.linspace(least, most, 41).tolist(), color=MARK)
-    _title(right, "Errors", "predicted minus observed", "rows")
+    caption(right, "Errors", "predicted minus observed", "rows")
     return figure
 
 
 def _importance(table: pd.DataFrame, metric: str) -> Figure:
     top = table.head(15).iloc[::-1]
-    figure, (axis,) = _figure(height=0.6 + 0.26 * max(len(top), 3))
+    figure, (axis,) = blank(height=0.6 + 0.26 * max(len(top), 3))
     axis.barh(top["input"], top["loss"], xerr=top["spread"], color=MARK, ecolor=SOFT, height=0.65)
-    _title(axis, "What the model relies on", f"loss in {metric} when the input is shuffled")
+    caption(axis, "What the model relies on", f"loss in {metric} when the input is shuffled")
     return figure
 
 
 def _slices(table: pd.DataFrame, metric: str) -> Figure:
     shown = table[table["value"].notna()].tail(40).iloc[::-1]
-    figure, (axis,) = _figure(height=0.8 + 0.22 * max(len(shown), 3))
+    figure, (axis,) = blank(height=0.8 + 0.22 * max(len(shown), 3))
     place = np.arange(len(shown))
     reach = [
         (shown["value"] - shown["low"]).clip(lower=0).fillna(0),
@@ -135,12 +137,12 @@ def _slices(table: pd.DataFrame, metric: str) -> Figure:
     ]
     axis.errorbar(shown["value"], place, xerr=reach, fmt="o", color=MARK, ecolor=SOFT, markersize=4, linewidth=1)
     axis.set_yticks(place, [f"{line.slice} {line.group}  ({line.rows:,})" for line in shown.itertuples()])
-    _title(axis, "By slice (rows), with 95 % intervals", metric)
+    caption(axis, "By slice (rows), with 95 % intervals", metric)
     return figure
 
 
 def _search(trials: pd.DataFrame, metric: str) -> Figure:
-    figure, (axis,) = _figure(height=2.6)
+    figure, (axis,) = blank(height=2.6)
     for state, label, mark, colour in (
         ("complete", "complete", "o", MARK),
         ("pruned", "pruned, fewer folds", "x", SOFT),
@@ -149,11 +151,12 @@ def _search(trials: pd.DataFrame, metric: str) -> Figure:
         axis.scatter(some["number"] + 1, some["value"], marker=mark, color=colour, label=label)
     axis.legend(frameon=False, fontsize=9)
     axis.set_xticks(trials["number"] + 1)
-    _title(axis, "Search", "trial", f"{metric}, mean of folds")
+    caption(axis, "Search", "trial", f"{metric}, mean of folds")
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The bytes of a PNG file, without a time stamp inside."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -141,14 +141,14 @@ def _repro(
 
         def expire() -> None:
             expired.set()
-            _stop(child)
+            stop(child, SECONDS_TO_STOP)
 
         timer = threading.Timer(limit, expire)
         timer.start()
         try:
             seconds, failed = _follow(child, log, say, cancelled)
         except BaseException:  # also a cancelled flow and Ctrl-C: nothing may go on training behind our back
-            _stop(child)
+            stop(child, SECONDS_TO_STOP)
             raise
         finally:
             timer.cancel()
@@ -273,13 +273,13 @@ def _lines(child: subprocess.Popen[bytes], file: TextIO) -> Iterator[str]:
         yield ""
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the whole process group, kindly first."""
+def stop(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """End a whole process group, kindly first; what has not ended after some seconds is killed."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(SECONDS_TO_STOP)
+            child.wait(seconds)
             return
 
 

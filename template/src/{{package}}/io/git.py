@@ -98,6 +98,19 @@ def archive(commit: str, file: Path) -> None:
     _git("archive", "--format=tar.gz", f"--output={file}", commit)
 
 
+def files() -> list[str]:
+    """The files of the work tree that git does not ignore, as paths."""
+    found = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return [name for name in found if name and Path(name).is_file()]
+
+
+def begin(folder: Path) -> None:
+    """Make a folder a repository, with all that is in it and not ignored as its first commit."""
+    _git("-C", str(folder), "init", "--quiet")
+    _git("-C", str(folder), "add", "--all")
+    _git("-C", str(folder), "commit", "--quiet", "--no-verify", "--message", "As it is", environment=NOBODY)
+
+
 def push_versions() -> bool:
     """Push the snapshots to the remote `origin`; False where there is none."""
     if "origin" not in _git("remote").split():

@@ -125,7 +125,7 @@ def record(settings: Settings) -> Outcome:
         verdict_json = verdict.as_json()
         over_json = over.as_json() if over else None
         markdown = summary(facts, verdict, f"run {name}")
-        run_id = registry.log(_record(run, facts, verdict, over_json, markdown, name))
+        run_id = registry.log(as_record(run, facts, verdict, over_json, markdown, name))
     if not verdict_json["passed"]:
         number, status = None, "rejected"
     else:
@@ -162,7 +162,7 @@ def _place(registry: Registry, version: Version, run: Run, settings: Settings) -
         registry.promote(version, settings.who, "promotion.automatic: it passed the gate")
 
 
-def _record(
+def as_record(
     run: Run,
     facts: Mapping[str, Any],
     verdict: gate.Verdict,

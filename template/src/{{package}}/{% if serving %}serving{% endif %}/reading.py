@@ -92,11 +92,13 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
             target. `msgspec.to_builtins` makes a dictionary of one.
         many: Whether the body was an array.
         ids: The id of each row as it came, or as it was made up.
+        at: When it was asked, ISO 8601 in UTC; empty if that is now.
     """
 
     rows: list[Any]
     many: bool
     ids: list[Any]
+    at: str = ""
 
 
 class Reader:
