@@ -382,6 +382,7 @@ def installed(lab: Lab, name: str) -> str:
 
 SAME = {"KS": ("ks", "ours", "scipy", "nannyml"), "chi-squared": ("chi2", "ours", "scipy", "nannyml"),
         "PSI": ("psi", "ours", "evidently"), "JS": ("js", "ours", "evidently", "nannyml")}  # fmt: skip
+CALLED = {"evidently": "Evidently", "nannyml": "NannyML"}
 SAYS = f"""\
 All changes of `drift_detection` but one of a unit at once, in {REFERENCE:,} rows beside {REFERENCE:,}; `dwindling`, `flag`, `flat`,
 `mostly zero` and `partner` are left as they were. Ours are of the profile's bins and names, scipy's of the rows themselves.
@@ -400,7 +401,12 @@ All changes of `drift_detection` but one of a unit at once, in {REFERENCE:,} row
 
 def beside(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The table of statistics: for each column what each tool says, empty where it does not say that."""
-    heads = [f"{what} {who}" for what, (_, *all_of_them) in SAME.items() for who in all_of_them if who in found]
+    heads = [
+        f"{what} {CALLED.get(who, who)}"
+        for what, (_, *all_of_them) in SAME.items()
+        for who in all_of_them
+        if who in found
+    ]
     lines = ["| column | drifted | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 2) + "|"]
     for name, ours in found["ours"].items():
         values = [
