@@ -208,11 +208,12 @@ class Lab:
         project.forget()
         return project
 
-    def serving(self, way: str) -> Project:
-        """A project with one way to serve, trained on the sample, and its bundle."""
+    def serving(self, way: str, **answers: str) -> Project:
+        """A project with one way to serve and perhaps other answers than the default ones, trained on the sample, and its bundle."""
         target = self.folder / way
         words = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
-        call([*words, "--data", f"serving=[{way}]", str(self.template), str(target)], cwd=self.folder)
+        data = [f"--data={name}={value}" for name, value in {"serving": f"[{way}]", **answers}.items()]
+        call([*words, *data, str(self.template), str(target)], cwd=self.folder)
         project = Project(target)
         for name in ("setup", "run", "bundle"):
             project.make(name)

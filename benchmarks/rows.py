@@ -31,6 +31,7 @@ class Row:
         bar: What it is held against, for people; empty where it is only reported.
         met: Whether it keeps the bar; None where there is none.
         note: What belongs to it: a breakdown, what else was seen.
+        detail: What is too long for a note, as Markdown; it stands below the table.
         machine, date: Where and when.
     """
 
@@ -41,6 +42,7 @@ class Row:
     bar: str = ""
     met: bool | None = None
     note: str = ""
+    detail: str = ""
     machine: str = field(default_factory=machine)
     date: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).date().isoformat())
 
@@ -119,6 +121,7 @@ def page(rows: Sequence[Row], meaning: Mapping[str, str]) -> str:
     """The whole of docs/benchmarks.md."""
     places = sorted({f"{row.machine}; {row.date}" for row in rows})
     measured = "\n".join(f"- {place}" for place in places)
+    details = "".join(f"## {row.name}\n\n{row.detail.strip()}\n\n" for row in rows if row.detail)
     return f"""# Benchmarks
 
 Written by `make bench` from `benchmarks/results.json`; edit neither by hand. `make bench ONLY=name` measures one figure
@@ -129,7 +132,7 @@ its 95 % interval). What is compared is measured by turns in the same run, since
 minute to minute. Seconds are wall-clock, packages are in uv's cache.
 
 {table(rows, meaning)}
-Measured on
+{details}Measured on
 
 {measured}
 """

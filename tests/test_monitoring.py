@@ -19,16 +19,18 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import Project, Render, borrowing, end, free_port, processes_in, wait_until
+from conftest import MADE, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
 from filelock import FileLock
 
 PACKAGES = ("prometheus", "prometheus-alertmanager")
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
+TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
 
 SERVICE = """
 import sys, threading, time
@@ -71,7 +73,7 @@ up.PLACE.mkdir(exist_ok=True)
 token = up.prepare(given, where)
 for one in up.processes(given, where, token, containers=False):
     if one.name in sys.argv[1:]:
-        up.until_ready(one.name, where, "", up.start(one))
+        up.until_ready(one.name, where, one.ready, up.start(one))
 """
 """Some of what `make up` starts, as it starts it."""
 
@@ -135,11 +137,15 @@ def make(servers: None, render: Render, small_environment: Path, prefect_server:
     def made(name: str) -> Project:
         folder = tmp_path / "project"
         shutil.copytree(render(project_name=name, serving=["online"], deploy="compose", monitoring=True), folder)
-        names = ("PROMETHEUS", "ALERTMANAGER", "MLFLOW", "PREFECT", "RECEIVER", "SERVICE")
-        ports = {f"{name}_PORT": str(free_port()) for name in names}
-        return borrowing(folder, small_environment, prefect_server, ENGINE="process", **ports)
+        return borrowing(folder, small_environment, prefect_server, ENGINE="process", **ports())
 
     return made
+
+
+def ports() -> dict[str, str]:
+    """A free one for each server, as `make up` reads them."""
+    names = ("PROMETHEUS", "ALERTMANAGER", "MLFLOW", "PREFECT", "RECEIVER", "SERVICE")
+    return {f"{name}_PORT": str(free_port()) for name in names}
 
 
 @pytest.fixture
@@ -193,10 +199,16 @@ def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
 # ---------------------------------------------------------------------------------------------------------- The loop
 
 
-class Loop:
-    """A project with Prometheus, Alertmanager and the receiver, all at intervals of a second, and a service that is asked."""
+def moment(text: str) -> float:
+    """Seconds since 1970; Alertmanager writes nanoseconds, which Python does not read everywhere."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()
 
-    def __init__(self, project: Project) -> None:
+
+class Loop:
+    """A project with Prometheus, Alertmanager and the receiver, all at intervals of a second, and a service that is asked: its own
+    where it was trained, else one that pretends."""
+
+    def __init__(self, project: Project, trained: bool = False) -> None:
         self.project = project
         changes = {
             "prometheus/prometheus.yml": (
@@ -210,8 +222,9 @@ class Loop:
             file = project / "monitoring" / name
             file.write_text(re.sub(pattern, by, file.read_text()))
         port = project.environment["SERVICE_PORT"]
-        code = SERVICE.format(package=project.package)
-        self.service = project.start(".venv/bin/python", "-c", code, port)
+        words = ["-c", SERVICE.format(package=project.package), port]
+        words = ["-m", f"{project.package}.serving.online"] if trained else words
+        self.service = project.start(".venv/bin/python", *words)
         self.start("prometheus", "alertmanager", "receiver")
 
     def start(self, *names: str) -> None:
@@ -250,6 +263,22 @@ class Loop:
 
     def pid(self, name: str) -> int:
         return int((self.project / f".monitoring/{name}.pid").read_text().split()[0])
+
+    def prefect(self, path: str, **asked: Any) -> list[dict[str, Any]]:
+        """What the project's own server of Prefect answers."""
+        address = f"{self.address('prefect')}/api/{path}"
+        request = urllib.request.Request(address, json.dumps(asked).encode() if asked else None)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return list(json.load(answer))
+
+    def states(self, number: int) -> dict[str, float]:
+        """When the run of the training that was allowed as the nth came into each state, in seconds since 1970."""
+        allowed = [one["id"] for one in self.audit("retrain") if one["result"] == "decided"]
+        asked = {"name": {"any_": [f"alert-{one}" for one in allowed[number - 1 : number]]}}
+        runs = self.prefect("flow_runs/filter", flow_runs=asked)
+        states = [one for run in runs for one in self.prefect(f"flow_run_states/?flow_run_id={run['id']}")]
+        return {one["type"]: moment(one["timestamp"]) for one in states}
 
     def runs(self, *words: str) -> str:
         done = self.project.command(
@@ -371,6 +400,110 @@ def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
 
     post(f"{loop.address('alertmanager')}/api/v2/alerts", [{"labels": {"alertname": "One", "action": "roll_back"}}])
     wait_until(nothing_is_empty, 90, lambda: sorted(empty))
+
+
+# ------------------------------------------------------------------------------------------------------- To its end
+
+
+@pytest.fixture
+def watched(servers: None, render: Render, trained: Project, served: Project, tmp_path: Path) -> Iterator[Loop]:
+    """The loop around a project whose champion answers, with a Prefect of its own and a worker that asks it every other second."""
+    folder, source = tmp_path / "project", tmp_path / "source"
+    answers = {"serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose", "monitoring": True}
+    shutil.copytree(render(**answers), folder)
+    for name in (*MADE, "dist/bundle"):
+        there, here = (served if name == "dist/bundle" else trained) / name, folder / name
+        here.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(there, here, dirs_exist_ok=True) if there.is_dir() else shutil.copy2(there, here)
+    shutil.copytree(trained.environment["SOURCE_URI"], source)
+    more = {**trained.environment, "SOURCE_URI": str(source), "PREFECT_WORKER_QUERY_SECONDS": "2", "ENGINE": "process"}
+    for name in ("PREFECT_API_URL", "PYTHONPATH", "OMP_NUM_THREADS"):
+        more.pop(name, None)
+    project = borrowing(folder, served.folder, "", **more, **ports())
+    del project.environment["PREFECT_API_URL"]
+    loop = Loop(project, trained=True)
+    try:
+        loop.start("prefect", "worker")
+        wait_for(f"{loop.address('service')}/health/ready", loop.service)
+        yield loop
+    finally:
+        loop.close()
+
+
+def test_an_alert_trains_a_challenger(watched: Loop, flights: Callable[[Path, list[int]], Path]) -> None:
+    """The service is asked what it was not trained on, a look sees it, and each link from there to a new version is the real one."""
+    project = watched.project
+    (project / "monitoring/policy.yaml").write_text("retrain: {limit: 9, cool_down_minutes: 0}\n")
+    flights(Path(project.environment["SOURCE_URI"]), [5])
+    pointer = json.loads((project / "champion.json").read_text())
+    since = (datetime.now(UTC) - timedelta(days=8)).isoformat()  # of a new champion nobody proposes a training
+    (project / "champion.json").write_text(json.dumps({**pointer, "since": since}))
+    example = json.loads((project / "dist/bundle/expected.json").read_text())
+    row = dict(zip(example["columns"], example["rows"][0], strict=True))
+    post(f"{watched.address('service')}/predict", [{**row, "flight_id": f"F{number}"} for number in range(800)])
+    log = project / "predictions"
+    wait_until(lambda: sum(len(file.read_bytes().splitlines()) for file in log.glob("*.log")) == 800, 20)
+    assert "retrain: " in project.make("monitor")
+
+    wait_until(lambda: "RUNNING" in watched.states(1), 90)
+    post(f"{watched.address('alertmanager')}/api/v2/alerts", [{"labels": {"alertname": "Two", "action": "retrain"}}])
+    wait_until(lambda: watched.results("retrain").count("done") == 2, 60)
+    wait_until(lambda: watched.states(1).keys() & {"COMPLETED", "FAILED", "CRASHED"}, 120)
+    assert "COMPLETED" in watched.states(1), (project / ".monitoring/worker.log").read_text()[-3000:]
+    first, second = (one for one in watched.audit("retrain") if one["result"] == "done")
+    decided = [one for one in watched.audit("retrain") if one["result"] == "decided"]
+    assert [one["asked"][0]["name"] for one in decided] == ["TrainingProposed", "Two"]
+    assert first["why"] == f"run alert-{decided[0]['id']} was asked for"
+    assert second["why"] == f"run alert-{decided[0]['id']} is there already (Running)"
+    assert not watched.states(2)
+
+    assert project.registry("r.holder('champion').number, r.holder('challenger').number") == "(1, 2)"
+    line = next(one for one in project.make("history").splitlines() if "challenger" in one)
+    assert re.search(r"\b2\b", line), line
+    said = project.make("monitor")
+    assert "of version 1" in said
+    assert "no training is proposed before" in said
+
+
+@pytest.mark.long
+def test_how_soon_an_alert_is_a_training(watched: Loop, record_property: Callable[[str, object], None]) -> None:
+    """From when the alert fires, and from when the report is there, until the run goes on; each time with a new alert."""
+    (watched.project / "monitoring/policy.yaml").write_text("retrain: {limit: 9, cool_down_minutes: 0}\n")
+    found: dict[str, list[float]] = {"alert": [], "report": [], "process": []}
+    for turn in range(1, TURNS + 1):
+        begun = time.time()
+        watched.report()
+        wait_until(lambda turn=turn: "RUNNING" in watched.states(turn), 90)
+        decided = [one for one in watched.audit("retrain") if one["result"] == "decided"]
+        states = watched.states(turn)
+        running = states["RUNNING"]
+        found["process"].append(round(running - states["PENDING"], 2))
+        found["alert"].append(round(running - moment(decided[-1]["asked"][0]["starts_at"]), 2))
+        found["report"].append(round(running - begun, 2))
+        watched.report(verdict={"status": "good", "sure": "measured", "actions": []})
+        wait_until(lambda turn=turn: watched.states(turn).keys() & {"COMPLETED", "FAILED", "CRASHED"}, 120)
+        wait_until(lambda: not watched.query('ALERTS{alertname="TrainingProposed"}'), 20)
+        time.sleep(3)  # until Alertmanager has forgotten it
+    record_property("alert_to_training", json.dumps(found))
+    assert max(found["alert"]) < 60
+
+
+def test_an_alert_waits_for_alertmanager(make: Make) -> None:
+    """It is raised while nobody takes it, and comes when there is somebody again."""
+    project = make("Watched alone")
+    project.replace(  # a minute by default
+        "ci/up.py", '["--config.file=monitoring/prometheus', '["--rules.alert.resend-delay=1s", "--config.file=monitoring/prometheus'
+    )  # fmt: skip
+    with contextlib.closing(Loop(project)) as loop:
+        os.killpg(loop.pid("alertmanager"), signal.SIGKILL)
+        loop.report()
+        wait_until(lambda: bool(loop.query('ALERTS{alertname="TrainingProposed", alertstate="firing"}')), 30)
+        wait_until(lambda: float(loop.query("prometheus_notifications_errors_total")[0]["value"][1]) > 0, 30)
+        assert not loop.results("retrain")
+        loop.start("alertmanager")
+        wait_until(lambda: "decided" in loop.results("retrain"), 60)
+        assert loop.results("retrain").count("decided") == 1
+        assert loop.audit("retrain")[0]["asked"][0]["name"] == "TrainingProposed"
 
 
 # ------------------------------------------------------------------------------------------------------ up and down

@@ -9,6 +9,11 @@ python drift.py scipy reference.parquet rows.parquet
 python drift.py evidently reference.parquet rows.parquet
 python drift.py nannyml reference.parquet rows.parquet
 python drift.py rates 200                        false alarms and detections, as JSON
+python drift.py change changed.parquet 100000 2  rows of which most columns have changed
+python drift.py same_ours profile.json changed.parquet       what the bins of the profile come to, by column
+python drift.py same_scipy then.parquet changed.parquet      the same statistics of the rows themselves
+python drift.py same_evidently then.parquet changed.parquet
+python drift.py same_nannyml then.parquet changed.parquet
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -39,8 +44,12 @@ NUMBERS = ("normal", "partner", "flat", "skewed", "mostly zero", "count", "degre
 NAMES = {"three": 3, "ten": 10, "sixty": 60, "many": 400}
 OTHERS = {  # what is installed for each, in an environment of its own: neither runs with the newest pandas
     "evidently": ("evidently>=0.7", "pandas<3"),
-    "nannyml": ("nannyml>=0.13", "setuptools<81"),
+    "nannyml": ("nannyml>=0.13", "setuptools<81", "statsmodels"),  # the last it imports, and does not ask for
 }
+SILENT = {
+    "DO_NOT_TRACK": "1",
+    "NML_DISABLE_USAGE_LOGGING": "1",
+}  # nobody is told, which without a network takes seconds
 MEANING = {
     "drift_time": f"a whole process that holds {ROWS:,} rows of 15 columns in a Parquet file against the kept profile",
     "drift_memory": "its peak memory",
@@ -49,6 +58,8 @@ MEANING = {
     f"references of {REFERENCE:,} and {SMALL:,} rows",
     "drift_detection": f"of {DRAWS} windows of {WINDOW:,} rows with a change in one of 15 columns those in which it is seen, in percent; the "
     "worst of the changes",
+    "drift_agreement": "largest difference between the Kolmogorov-Smirnov statistic that the profile's bins come to and that of the rows "
+    "themselves by scipy, over columns of numbers; and chi-squared is the same where all names are kept",
     "drift_over_scipy": "time of that process, against two-sample KS and chi-squared of scipy on both tables",
     "drift_over_evidently": "against Evidently's DataDriftPreset",
     "drift_over_nannyml": "against NannyML's univariate KS and chi-squared",
@@ -214,15 +225,121 @@ def rates(draws: str) -> None:
     print(json.dumps({"alarms": alarms, "seen": seen}))
 
 
+# -------------------------------------------------------------------------------------- The same statistics of the same rows
+
+
+def change(target: str, rows: str, seed: str) -> None:
+    """Rows with each change that is one of a column by itself; those without one show what chance makes of a statistic."""
+    import numpy as np
+
+    drawn, random, known = draw(int(rows), int(seed)), np.random.default_rng(int(seed)), draw(REFERENCE, 1)
+    for what, name, by in changes(known):
+        if name and what != "a unit":
+            drawn = by(drawn, random)
+    drawn.to_parquet(target, row_group_size=100_000, index=False)
+
+
+def told(found: dict[str, dict[str, float]]) -> None:
+    print(json.dumps({name: {key: float(value) for key, value in of.items()} for name, of in found.items()}))
+
+
+def same_ours(kept: str, source: str) -> None:
+    """KS, chi-squared, PSI and the distance of Jensen and Shannon of the profile's bins and names, and how wide a bin is."""
+    import numpy as np
+    import pandas as pd
+    from scipy import stats
+    from scipy.spatial.distance import jensenshannon
+
+    drift = importlib.import_module(f"{PACKAGE}.core.drift")
+    known, rows = json.loads(Path(kept).read_text()), pd.read_parquet(source)
+    window = drift.Window(known)
+    window.update(rows, rows["score"].to_numpy())
+    lines = drift.compare(known, window).table.set_index("name")
+    found = {}
+    for name, counts in window.columns.items():
+        column, now = counts.column, counts.counts
+        then = (
+            column["counts"]
+            if "counts" in column
+            else [*(column["values"][one] for one in counts.names), column["other"]]
+        )
+        then = np.array(then)
+        p, q = then / then.sum(), now / now.sum()
+        found[name] = {"psi": lines.loc[name, "psi"], "js": jensenshannon(p, q), "effect": lines.loc[name, "effect"],
+                       "drifted": lines.loc[name, "drifted"]}  # fmt: skip
+        if "counts" in column:
+            found[name] |= {"ks": np.abs(np.cumsum(p) - np.cumsum(q)).max(), "bin": np.maximum(p, q).max()}
+        else:
+            there = then + now > 0
+            found[name]["chi2"] = stats.chi2_contingency([then[there], now[there]], correction=False).statistic
+    told(found)
+
+
+def same_scipy(reference: str, source: str) -> None:
+    import pandas as pd
+    from scipy import stats
+
+    then, now = pd.read_parquet(reference), pd.read_parquet(source)
+    found = {
+        name: {"ks": stats.ks_2samp(then[name].dropna(), now[name].dropna(), method="asymp").statistic}
+        for name in NUMBERS
+    }
+    for name in ("flag", *NAMES):
+        counts = pd.concat([then[name].value_counts(), now[name].value_counts()], axis=1).fillna(0).to_numpy().T
+        found[name] = {"chi2": stats.chi2_contingency(counts, correction=False).statistic}
+    told(found)
+
+
+def same_evidently(reference: str, source: str) -> None:
+    import pandas as pd
+    from evidently import Report
+    from evidently.metrics import ValueDrift
+
+    then, now = pd.read_parquet(reference), pd.read_parquet(source)
+    asked = [
+        (name, key, method)
+        for name in (*NUMBERS, "flag", *NAMES)
+        for key, method in (("psi", "psi"), ("js", "jensenshannon"))
+    ]
+    report = Report([ValueDrift(column=name, method=method) for name, _, method in asked]).run(now, then).dict()
+    found: dict[str, dict[str, float]] = {}
+    for (name, key, _), metric in zip(asked, report["metrics"], strict=True):
+        found.setdefault(name, {})[key] = metric["value"]
+    told(found)
+
+
+def same_nannyml(reference: str, source: str) -> None:
+    import nannyml as nml
+    import numpy as np
+    import pandas as pd
+
+    then, now = pd.read_parquet(reference), pd.read_parquet(source)
+    then, now = (frame.astype(dict.fromkeys(("flag", *NAMES), "category")) for frame in (then, now))
+    calculator = nml.UnivariateDriftCalculator(
+        column_names=[*NUMBERS, "flag", *NAMES],
+        continuous_methods=["kolmogorov_smirnov", "jensen_shannon"],
+        categorical_methods=["chi2", "jensen_shannon"],
+        chunk_number=1,
+    )
+    table = calculator.fit(then).calculate(now).filter(period="analysis").to_df()
+    keys = {"kolmogorov_smirnov": "ks", "jensen_shannon": "js", "chi2": "chi2"}
+    found: dict[str, dict[str, float]] = {}
+    for name, method, what in table.columns:
+        if what == "value" and method in keys:
+            unit = np.log(2) ** 0.5 if method == "jensen_shannon" else 1  # theirs has base 2
+            found.setdefault(name, {})[keys[method]] = unit * table[name, method, what].iloc[0]
+    told(found)
+
+
 # ------------------------------------------------------------------------------------------------------ The figure
 
 
 def script(python: str, folder: Path, *words: str) -> tuple[float, str]:
-    """Run this file with an interpreter; the seconds, and the last line that it printed."""
+    """Run this file with an interpreter; the seconds, and the last line of JSON that it printed."""
     here = Path(__file__).resolve()
-    env = environment(PYTHONPATH=f"{here.parent.parent}:{folder / 'src'}")
+    env = environment(PYTHONPATH=f"{here.parent.parent}:{folder / 'src'}", **SILENT)
     done = call([python, "-P", str(here), *words], folder, env, 7200)
-    return done.seconds, (done.output.splitlines() or [""])[-1]
+    return done.seconds, ([line for line in done.output.splitlines() if line.startswith("{")] or [""])[-1]
 
 
 def peak(project: Project, *words: str) -> int:
@@ -263,6 +380,60 @@ def installed(lab: Lab, name: str) -> str:
     return python
 
 
+SAME = {"KS": ("ks", "ours", "scipy", "nannyml"), "chi-squared": ("chi2", "ours", "scipy", "nannyml"),
+        "PSI": ("psi", "ours", "evidently"), "JS": ("js", "ours", "evidently", "nannyml")}  # fmt: skip
+CALLED = {"evidently": "Evidently", "nannyml": "NannyML"}
+SAYS = f"""\
+All changes of `drift_detection` but one of a unit at once, in {REFERENCE:,} rows beside {REFERENCE:,}; `dwindling`, `flag`, `flat`,
+`mostly zero` and `partner` are left as they were. Ours are of the profile's bins and names, scipy's of the rows themselves.
+
+- The KS statistic of bins is never larger than that of the rows, and by less than the largest bin smaller.
+- Chi-squared is that of all names as long as the profile names all. Of more than 200 the others count as one, and one half of the
+  reference counts what the other half named. NannyML corrects for continuity where there are two names.
+- PSI and the distance of Jensen and Shannon (in nats; NannyML's has base 2 and is turned into these) depend on the bins. Those of
+  a profile have about as many rows each. Evidently and NannyML cut the range into parts of one width, so that of a column with long tails
+  nearly all rows lie in a few of them; and a value that many rows share has a bin of its own with us, so that whole numbers
+  that moved by less than one are others to it. With names there are no bins, and all three are the same where the profile names
+  all of them; but for names that are new: what stands for their zero in the logarithm of PSI is half a row with us, and another small
+  share with Evidently.
+"""
+
+
+def beside(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The table of statistics: for each column what each tool says, empty where it does not say that."""
+    heads = [
+        f"{what} {CALLED.get(who, who)}"
+        for what, (_, *all_of_them) in SAME.items()
+        for who in all_of_them
+        if who in found
+    ]
+    lines = ["| column | drifted | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 2) + "|"]
+    for name, ours in found["ours"].items():
+        values = [
+            found[who].get(name, {}).get(key)
+            for key, *all_of_them in SAME.values()
+            for who in all_of_them
+            if who in found
+        ]
+        cells = ["" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
+        lines.append(f"| {name} | {'yes' if ours['drifted'] else 'no'} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", SAYS])
+
+
+def agreement(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Row:
+    """Whether ours are theirs, as far as bins and names that are kept apart let them."""
+    ours, exact = found["ours"], found["scipy"]
+    less = {name: exact[name]["ks"] - ours[name]["ks"] for name in NUMBERS}
+    within = all(-1e-9 <= by <= ours[name]["bin"] for name, by in less.items())
+    alike = [name for name, count in {"flag": 2, **NAMES}.items() if count <= 200]
+    same = all(abs(ours[name]["chi2"] / exact[name]["chi2"] - 1) < 1e-6 for name in alike)
+    far = max(less.values())
+    note = f"chi-squared {'the same' if same else 'NOT the same'} for {', '.join(alike)}; all of them and those of other tools stand below"
+    return Row(
+        "drift_agreement", round(far, 5), "", None, "0.01 or less", far <= 0.01 and within and same, note, beside(found)
+    )
+
+
 def measure(lab: Lab) -> list[Row]:
     project = watching(lab)
     folder = project.folder
@@ -272,6 +443,7 @@ def measure(lab: Lab) -> list[Row]:
         ("keep", "profile.json", "then.parquet"),
     ):
         script(project.python, folder, *words)
+    script(project.python, folder, "change", "changed.parquet", str(REFERENCE), "2")
     one, tables = ("ours", "profile.json", "now.parquet", "1"), ("then.parquet", "now.parquet")
     interpreters, troubles = {"scipy": project.python}, {}
     for name in OTHERS:
@@ -295,12 +467,16 @@ def measure(lab: Lab) -> list[Row]:
     found.append(limited("drift_memory", once / 1e6, "MB", 350))
     many = peak(project, *one[:-1], str(MANY))
     found.append(limited("drift_memory_many", many / once, "times", 1.25, note=f"{many / 1e6:,.0f} MB"))
-    said = json.loads(script(project.python, folder, "rates", str(DRAWS))[1])
-    alarms = ", ".join(f"{100 * share:g} % beside {int(rows):,}" for rows, share in said["alarms"].items())
-    found.append(limited("drift_false_alarms", 100 * max(said["alarms"].values()), "%", 5, note=alarms))
-    worst = 100 * min(said["seen"].values())
-    note = ", ".join(f"{what} {100 * share:g} %" for what, share in said["seen"].items())
+    rated = json.loads(script(project.python, folder, "rates", str(DRAWS))[1])
+    alarms = ", ".join(f"{100 * share:g} % beside {int(rows):,}" for rows, share in rated["alarms"].items())
+    found.append(limited("drift_false_alarms", 100 * max(rated["alarms"].values()), "%", 5, note=alarms))
+    worst = 100 * min(rated["seen"].values())
+    note = ", ".join(f"{what} {100 * share:g} %" for what, share in rated["seen"].items())
     found.append(Row("drift_detection", round(worst, 2), "%", None, "95 or more", worst >= 95, note))
+    said = {"ours": script(project.python, folder, "same_ours", "profile.json", "changed.parquet")[1]}
+    for name, python in interpreters.items():
+        said[name] = script(python, folder, f"same_{name}", "then.parquet", "changed.parquet")[1]
+    found.append(agreement({name: json.loads(text) for name, text in said.items()}))
     for name in ("scipy", *OTHERS):
         if name in troubles or not times.get(name):
             found.append(
@@ -316,5 +492,6 @@ def measure(lab: Lab) -> list[Row]:
 
 
 if __name__ == "__main__":
-    commands = {one.__name__: one for one in (write, keep, ours, scipy, evidently, nannyml, rates)}
+    commands = {one.__name__: one for one in (write, keep, ours, scipy, evidently, nannyml, rates, change,
+                                             same_ours, same_scipy, same_evidently, same_nannyml)}  # fmt: skip
     commands[sys.argv[1]](*sys.argv[2:])
