@@ -323,6 +323,43 @@ def test_errors_while_it_comes_in_stop_it(project: Project, tmp_path: Path) -> N
     assert state(project)["live"]["release"]["version"] == 1
 
 
+def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> None:
+    """`make promote-live`, as the loop does it: registry and service go together, and go back together; a shadow is asked beside."""
+    watched = render(serving=["online", "batch", "streaming", "hybrid"], deploy="compose", monitoring=True)
+    for name in ("ci", "deploy", "make", "src"):
+        shutil.copytree(watched / name, project / name, dirs_exist_ok=True)
+    more = {"PROXY": "built-in", "SHADOW_DIR": "bundles/1", "SIGNING_KEY": ""}
+    deploy(project, 2, ENGINE="process", **more)
+    address = project.environment["LISTEN"]
+    second = ask(address, rows(project))
+    port = re.search(r"blue-1 127\.0\.0\.1:(\d+)", (project / ".deploy/dev/servers.cfg").read_text())
+    assert port is not None
+
+    def shadowed() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
+            return f"predict_shadow_rows_total {len(rows(project))}.0" in answer.read().decode()
+
+    wait_until(shadowed)
+
+    bring(project, 1)
+    said = project.make("promote-live", "VERSION=1", "WHY=it won", **more)
+    assert "version 1 is the champion" in said
+    first = ask(address, rows(project))
+    assert first != second and state(project)["live"]["release"]["version"] == 1
+    last = audit(project)[-1]
+    assert (last["action"], last["to"]["version"], last["why"], last["result"]) == ("deploy", 1, "it won", "live")
+
+    code = project / CODE.format(project.package)
+    code.write_text(code.read_text() + WRONG.format(rows=0, more=0.001))
+    bring(project, 2)
+    said = project.make("promote-live", "VERSION=2", "WHY=it won, too", fails=True, **more)
+    assert "version 1" in said and "goes on answering in dev" in said
+    assert ask(address, rows(project)) == first and state(project)["live"]["release"]["version"] == 1
+    assert json.loads((project / "champion.json").read_text())["version"] == 1
+    assert json.loads((project / "dist/bundle/manifest.json").read_text())["version"] == 1
+    assert "it did not go live" in project.make("history")
+
+
 def test_two_at_once_and_one_that_is_killed(project: Project, tmp_path: Path) -> None:
     need(engine.bring("haproxy"))
     deploy(project, 1, ENGINE="process")

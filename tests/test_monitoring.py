@@ -41,6 +41,8 @@ from {package}.serving.metrics import Metrics
 
 metrics = Metrics(SimpleNamespace(contract=CONTRACT, version=3, digest="abc"), ["/predict"], lambda: 3, lambda: 0)
 field = CONTRACT.without_target()[0].name
+for name in ("rows", "dropped", "failures"):
+    metrics.counted(f"predict_shadow_{{name}}", "In the shadow.", lambda: 5)
 
 def ask():
     while True:
@@ -108,6 +110,7 @@ REPORT: dict[str, Any] = {
         "columns": {"distance": {"effect": 0.2, "limit": 0.1, "drifted": True, "counted": True}},
         "multivariate": {"auc": 0.6, "limit": 0.55, "drifted": True},
     },
+    "challenger": {"version": 4, "rows": 900, "gain": 0.01, "low": -0.01, "high": 0.03, "margin": 0.0},
     "labels": {"joined": 900, "waiting": 100, "aside": {"repeated": 4}},
 }
 
@@ -171,7 +174,11 @@ def test_rules_do_what_their_tests_say(project: Project) -> None:
 
 
 def test_routes_are_tried(project: Project) -> None:
-    project.replace("monitoring/alertmanager/alertmanager.yml", "retrain|roll_back|add_replica", "retrain|add_replica")
+    project.replace(
+        "monitoring/alertmanager/alertmanager.yml",
+        "retrain|promote|roll_back|add_replica",
+        "retrain|promote|add_replica",
+    )
     said = project.make("check-monitoring", fails=True)
     assert "an alert with the action roll_back does not go to loop and person" in said
 

@@ -123,8 +123,10 @@ class Monitoring(_Section):
     The answers of the last `window_days` are compared with the training, if they are `min_rows` or more; so that a look at which
     nothing has drifted says otherwise with a probability of `level`. Labels come late: those of answers of the last
     `performance_days` are judged, if they are `min_labelled` or more. `drifted_columns` that have drifted are a reason to train again,
-    at most once in `cool_down_hours`; a version that answers for less than `new_version_days` may be rolled back. A log whose newest
-    answer is older than `silent_hours` is told. Clocks may differ by `clock_tolerance_minutes`.
+    at most once in `cool_down_hours`; a version that answers for less than `new_version_days` may be rolled back. A challenger is better
+    than the champion if the interval of its gain, on the same labelled answers and as sure as `promote_confidence`, lies above
+    `promote_margin`, in the metric of the gate. A log whose newest answer is older than `silent_hours` is told. Clocks may differ by
+    `clock_tolerance_minutes`.
     """
 
     window_days: float = Field(default=7, gt=0)
@@ -135,6 +137,8 @@ class Monitoring(_Section):
     drifted_columns: int = Field(default=3, ge=1)
     cool_down_hours: float = Field(default=72, ge=0)
     new_version_days: float = Field(default=7, ge=0)
+    promote_confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    promote_margin: float = Field(default=0.0, allow_inf_nan=False)
     silent_hours: float = Field(default=48, gt=0)
     clock_tolerance_minutes: float = Field(default=5, ge=0)
 

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
 
     service_environment: Literal["dev", "staging", "prod"] = "dev"
     bundle_dir: Path = Path("dist/bundle")
+    shadow_dir: Path | None = None
     signing_key: SecretStr = SecretStr("")
     verify_key: str = ""
     api_keys: SecretStr = SecretStr("")

@@ -192,7 +192,7 @@ def with_intervals(
         names: Some of the metrics; default all.
     """
     chosen = METRICS[problem] if names is None else {name: METRICS[problem][name] for name in names}
-    weighted = {name: _weighted(metric, y, score) for name, metric in chosen.items()}
+    weighted = {name: under_weights(metric, y, score) for name, metric in chosen.items()}
     values: dict[str, list[float]] = {name: [] for name in chosen}
     for counts in resamples(len(y), times, seed):
         for name, measure in weighted.items():
@@ -201,7 +201,7 @@ def with_intervals(
     return {name: _interval(measure(everyone), values[name]) for name, measure in weighted.items()}
 
 
-def _weighted(metric: Metric, y: Array, score: Array) -> Callable[[Array], float]:
+def under_weights(metric: Metric, y: Array, score: Array) -> Callable[[Array], float]:
     """A metric of the same answers under many weights: they are ranked once, not once a resample."""
     ranked: dict[Metric, Metric] = {auc: _auc_of_ranks, average_precision: _precision_of_ranks}
     if metric not in ranked:
@@ -212,7 +212,7 @@ def _weighted(metric: Metric, y: Array, score: Array) -> Callable[[Array], float
 
 def paired_gain(problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int) -> Interval:
     """By how much the candidate is better than the other on the same rows, positive is better (paired bootstrap)."""
-    ours, theirs = (_weighted(METRICS[problem][metric], y, score) for score in (candidate, other))
+    ours, theirs = (under_weights(METRICS[problem][metric], y, score) for score in (candidate, other))
     values = [gain(metric, ours(counts), theirs(counts)) for counts in resamples(len(y), times, seed)]
     everyone = np.ones(len(y))
     return _interval(gain(metric, ours(everyone), theirs(everyone)), values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,8 +14,12 @@ from ..io import bundle, exported
 from ..settings import Settings
 
 
-def answering(settings: Settings) -> bundle.Bundle:
+def answering(settings: Settings, folder: Path | None = None) -> bundle.Bundle:
     """Load the bundle of a service and ask it its example rows.
+
+    Args:
+        settings: Where it is, and who has to have signed it.
+        folder: Where another is.
 
     Raises:
         ProjectError: If it is damaged, not signed by VERIFY_KEY, answers otherwise than when it was made, or if nobody said,
@@ -25,10 +30,11 @@ def answering(settings: Settings) -> bundle.Bundle:
             f"SERVICE_ENVIRONMENT is {settings.service_environment}, where a bundle has to be signed, and VERIFY_KEY does not say by "
             "whom. Set it to the public key that `make key` printed."
         )
-    loaded = exported.load(settings.bundle_dir, settings.verify_key)
+    folder = folder or settings.bundle_dir
+    loaded = exported.load(folder, settings.verify_key)
     if not settings.verify_key:
         print(
-            f"note: nobody asks who signed {settings.bundle_dir}, since VERIFY_KEY is not set; fit for development alone",
+            f"note: nobody asks who signed {folder}, since VERIFY_KEY is not set; fit for development alone",
             file=sys.stderr,
             flush=True,
         )
