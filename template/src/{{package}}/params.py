@@ -125,7 +125,7 @@ class Monitoring(_Section):
     `performance_days` are judged, if they are `min_labelled` or more. `drifted_columns` that have drifted are a reason to train again,
     at most once in `cool_down_hours`; a version that answers for less than `new_version_days` may be rolled back. A challenger is better
     than the champion if the interval of its gain, on the same labelled answers and as sure as `promote_confidence`, lies above
-    `promote_margin`, in the metric of the gate. A log whose newest answer is older than `silent_hours` is told. Clocks may differ by
+    `promote_margin`, in `promote_metric`: the Brier score or the mean absolute error, if none is named. A log whose newest answer is older than `silent_hours` is told. Clocks may differ by
     `clock_tolerance_minutes`.
     """
 
@@ -135,8 +135,9 @@ class Monitoring(_Section):
     min_labelled: int = Field(default=200, ge=2)
     level: float = Field(default=0.01, gt=0, lt=1)
     drifted_columns: int = Field(default=3, ge=1)
-    cool_down_hours: float = Field(default=72, ge=0)
-    new_version_days: float = Field(default=7, ge=0)
+    cool_down_hours: float = Field(default=28 * 24, ge=0)
+    new_version_days: float = Field(default=21, ge=0)
+    promote_metric: str | None = None
     promote_confidence: float = Field(default=0.95, ge=0.5, lt=1)
     promote_margin: float = Field(default=0.0, allow_inf_nan=False)
     silent_hours: float = Field(default=48, gt=0)
@@ -175,9 +176,11 @@ class Params(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         known = CLASSIFICATION if self.problem == "classification" else REGRESSION
-        for name in [self.gate.metric, *self.gate.at_least, *self.gate.at_most]:
+        named = [("gate", name) for name in (self.gate.metric, *self.gate.at_least, *self.gate.at_most)]
+        named += [("monitoring", name) for name in (self.monitoring.promote_metric,) if name is not None]
+        for section, name in named:
             if name not in known:
-                raise ValueError(f"gate: {name} is no metric of a {self.problem}; there are {', '.join(known)}")
+                raise ValueError(f"{section}: {name} is no metric of a {self.problem}; there are {', '.join(known)}")
         if (self.split.test_days or 0) >= self.window.days:
             raise ValueError("split.test_days must be fewer than window.days, or nothing is left to train on")
         return self

@@ -148,6 +148,9 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
     "regression": {"mae": mae, "rmse": rmse, "r2": r2, "bias": bias},
 }
 
+PROPER: Mapping[str, str] = {"classification": "brier", "regression": "mae"}
+"""What compares answers whole: probabilities that fit as well as their order, which is all that the area under a curve sees."""
+
 LARGER_IS_BETTER = frozenset({"auc", "average_precision", "r2"})
 
 
