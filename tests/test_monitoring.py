@@ -443,7 +443,7 @@ def test_an_alert_trains_a_challenger(watched: Loop, flights: Callable[[Path, li
     (project / "monitoring/policy.yaml").write_text("retrain: {limit: 9, cool_down_minutes: 0}\n")
     flights(Path(project.environment["SOURCE_URI"]), [5])
     pointer = json.loads((project / "champion.json").read_text())
-    since = (datetime.now(UTC) - timedelta(days=8)).isoformat()  # of a new champion nobody proposes a training
+    since = (datetime.now(UTC) - timedelta(days=30)).isoformat()  # of a new champion nobody proposes a training
     (project / "champion.json").write_text(json.dumps({**pointer, "since": since}))
     example = json.loads((project / "dist/bundle/expected.json").read_text())
     row = dict(zip(example["columns"], example["rows"][0], strict=True))
@@ -470,6 +470,8 @@ def test_an_alert_trains_a_challenger(watched: Loop, flights: Callable[[Path, li
     said = project.make("monitor")
     assert "of version 1" in said
     assert "no training is proposed before" in said
+    report = json.loads((project / "reports/monitor/monitor.json").read_text())
+    assert report["challenger"]["version"] == 2 and report["challenger"]["better"] is None, report["challenger"]
 
 
 @pytest.mark.long
