@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import copier
+import prometheus
 import pytest
 import yaml
 from filelock import FileLock
@@ -538,6 +539,21 @@ def prefect_server(small_environment: Path) -> str:
         (home / "address").write_text(address)
 
     return (once("prefect", start) / "address").read_text()
+
+
+@pytest.fixture(scope="session")
+def servers() -> None:
+    """Prometheus and Alertmanager, with their tools."""
+    missing = [name for name in ("prometheus", "promtool", "amtool") if not shutil.which(name)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        with FileLock(Path(tempfile.gettempdir()) / "copier-mlops-monitoring.lock"):
+            for more in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *prometheus.PACKAGES]):
+                subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=600", *more], capture_output=True, check=False)
+        missing = [name for name in missing if not shutil.which(name)]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}")
+    if missing:
+        pytest.skip(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}")
 
 
 @pytest.fixture

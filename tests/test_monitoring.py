@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -23,12 +22,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import prometheus
 import pytest
 import yaml
 from conftest import MADE, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
-from filelock import FileLock
 
-PACKAGES = ("prometheus", "prometheus-alertmanager")
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
 
@@ -113,21 +111,6 @@ REPORT: dict[str, Any] = {
     "challenger": {"version": 4, "rows": 900, "gain": 0.01, "low": -0.01, "high": 0.03, "margin": 0.0},
     "labels": {"joined": 900, "waiting": 100, "aside": {"repeated": 4}},
 }
-
-
-@pytest.fixture(scope="session")
-def servers() -> None:
-    """Prometheus and Alertmanager, with their tools."""
-    missing = [name for name in ("prometheus", "promtool", "amtool") if not shutil.which(name)]
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        with FileLock(Path(tempfile.gettempdir()) / "copier-mlops-monitoring.lock"):
-            for more in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-                subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=600", *more], capture_output=True, check=False)
-        missing = [name for name in missing if not shutil.which(name)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{', '.join(missing)} is missing; install {' '.join(PACKAGES)}")
-    if missing:
-        pytest.skip(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(PACKAGES)}")
 
 
 Make = Callable[[str], Project]
@@ -247,9 +230,7 @@ class Loop:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What Prometheus answers; an error if the query is none."""
-        asked = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self.address('prometheus')}/api/v1/query?{asked}", timeout=10) as answer:
-            return list(json.load(answer)["data"]["result"])
+        return prometheus.ask(int(self.project.environment["PROMETHEUS_PORT"]), expression)
 
     def report(self, **more: Any) -> None:
         """What `make monitor` would have found just now."""
@@ -389,16 +370,8 @@ def test_what_is_switched_on_is_tried_and_told_where_it_fails(make: Make) -> Non
 def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
     """Each query is one that Prometheus takes, and asks for what is there."""
     loop.report()
-    boards = sorted((loop.project / "monitoring/grafana/dashboards").glob("*.json"))
-    assert [board.stem for board in boards] == ["drift", "loop", "model", "service"]
-    queries = {
-        (board.stem, panel["title"], target["expr"])
-        for board in boards
-        for panel in json.loads(board.read_text())["panels"]
-        for target in panel["targets"]
-    }
-    assert len(queries) > 50
-    empty = queries
+    empty = prometheus.panels(loop.project.folder)
+    assert len(empty) > 50
 
     def nothing_is_empty() -> bool:
         nonlocal empty

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Project, Render, make_small, once, wait_until
+from prometheus import ask, panels
 
 FROM, UNTIL, BAD = "2013-08-01", "2013-09-15", "2013-08-08"
 
@@ -60,14 +62,26 @@ def replay(project: Project, **more: str) -> dict[str, Any]:
     return found
 
 
-def test_a_bad_champion_is_taken_back_and_nobody_who_asks_notices(project: Project) -> None:
+def test_a_bad_champion_is_taken_back_and_nobody_who_asks_notices(servers: None, project: Project) -> None:
     before = sorted(path.name for path in project.folder.iterdir())
-    found = replay(project, FROM=FROM, UNTIL=UNTIL, FAULT=f"bad-champion@{BAD},missing:pressure@2013-08-20")
+    given = {"FROM": FROM, "UNTIL": UNTIL, "FAULT": f"bad-champion@{BAD},missing:pressure@2013-08-20"}
+    child, empty = (
+        project.start("make", "replay", *(f"{name}={value}" for name, value in given.items())),
+        panels(project.folder),
+    )
+    while child.poll() is None:
+        with contextlib.suppress(OSError, IndexError):  # it is not there yet, or no longer
+            port = re.findall(r"PROMETHEUS_PORT='(\d+)'", (project / ".replay/loop/.env").read_text())[0]
+            empty -= {one for one in empty if ask(int(port), one[2])}
+        time.sleep(0.5)
+    assert child.returncode == 0, child.stdout and child.stdout.read()
+    assert not empty, "these panels showed nothing in the whole of a replay"
+    found: dict[str, Any] = json.loads((project / "reports/replay/replay.json").read_text())
     looped = found["lives"]["loop"]
     assert looped["failed"] == 0 and looped["refused"] == 0 and looped["requests"] > 800
     moves = [(one["move"], one["version"]) for one in looped["moves"]]
     assert moves[:2] == [("promote", 2), ("roll_back", 1)], looped["proposals"]
-    assert looped["moves"][0]["at"].startswith(BAD)
+    assert looped["moves"][0]["at"].startswith(BAD) and "RollbackProposed" in looped["fired"]
     [back] = [one for one in looped["proposals"] if one["action"] == "roll_back" and one["allowed"]]
     assert back["at"] == looped["moves"][1]["at"] and "worse" in back["reasons"][0]
     # Whatever lived answered every flight, and what is said was measured on the same ones.
