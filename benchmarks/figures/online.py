@@ -134,6 +134,8 @@ def load(server: Server, address: str, folder: Path, seconds: float) -> tuple[fl
         str(CONNECTIONS),
         "--duration",
         f"{seconds:g}s",
+        "--timeout",
+        "30s",  # it calls slow what it calls failed after two seconds
         "--script",
         str(script),
     ]
