@@ -64,7 +64,11 @@ def replay(project: Project, **more: str) -> dict[str, Any]:
 
 def test_a_bad_champion_is_taken_back_and_nobody_who_asks_notices(servers: None, project: Project) -> None:
     before = sorted(path.name for path in project.folder.iterdir())
-    given = {"FROM": FROM, "UNTIL": UNTIL, "FAULT": f"bad-champion@{BAD},missing:pressure@2013-08-20"}
+    given = {
+        "FROM": FROM,
+        "UNTIL": UNTIL,
+        "FAULT": f"bad-champion@{BAD},missing:pressure@2013-08-20,bad-challenger@2013-09-03",
+    }
     child, empty = (
         project.start("make", "replay", *(f"{name}={value}" for name, value in given.items())),
         panels(project.folder),
@@ -122,8 +126,7 @@ def test_a_replay_that_is_stopped_leaves_nothing_running(project: Project) -> No
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
-    time.sleep(0.5)
-    assert running(project / ".replay") == []
+    wait_until(lambda: running(project / ".replay") == [], 60)
 
 
 def test_what_cannot_be_replayed_is_told_in_a_line(project: Project) -> None:
