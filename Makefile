@@ -52,8 +52,8 @@ beside: .venv/.ready ## a project beside a repository of yours: make beside REPO
 test: .venv/.ready ## what a change has to pass: a full path through every capability
 	@$(BIN)/pytest -m "not long" -n $(WORKERS)
 
-test-all: .venv/.ready ## that, and the long products of cases; before a release; writes docs/tested.md
-	@$(BIN)/pytest -n $(WORKERS) --table docs/tested.md
+test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
+	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $(if $(ONLY),-k "$(ONLY)")
 
 check: .venv/.ready ## format, lint, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

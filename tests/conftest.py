@@ -28,6 +28,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from releases import Releases, clone_with_releases, git, missing, stand_in, tagged
+from tested import Table
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = (
@@ -51,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """One place for all workers."""
     if not hasattr(config, "workerinput"):
         os.environ[PLACE] = tempfile.mkdtemp(prefix="copier-mlops-tests-")
+    if config.getoption("--table"):
+        config.pluginmanager.register(Table(config.getoption("--table"), config), "table")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -66,35 +69,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", help="write which tests ran, and how they ended, into this file", type=Path)
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table of a whole run, for people who choose a release: a line for each test, its cases counted."""
-    file = config.getoption("--table")
-    if file is None:
-        return
-    lines: dict[tuple[str, str], list[float]] = {}
-    for outcome in ("passed", "failed", "error", "skipped"):
-        for report in terminalreporter.stats.get(outcome, []):
-            module, _, name = report.nodeid.partition("::")
-            what, _, case = name.partition("[")
-            said = what.replace("_", " ").removeprefix("test ") + (f": {case[:-1]}" if " " in case else "")
-            line = lines.setdefault((module, said), [0, 0, 0])
-            line[0] += 1
-            line[1] += outcome == "passed"
-            line[2] += report.duration
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    cases, passed = (int(sum(line[place] for line in lines.values())) for place in (0, 1))
-    text = [
-        "# What was tested", "",
-        "Written by `make test-all` before a release: every test, and the long products of cases that `make test` leaves out.", "",
-        f"{cases:,} cases, {passed:,} passed; {time.strftime('%Y-%m-%d')}, on {commit.stdout.strip()}, Python {sys.version.split()[0]}.", "",
-        "| where | what | cases | passed | seconds |", "| --- | --- | --- | --- | --- |",
-        *(f"| {module.removeprefix('tests/test_').removesuffix('.py')} | {name} | {line[0]} | {line[1]} | {line[2]:.0f} |" for (module, name), line in sorted(lines.items())),
-    ]  # fmt: skip
-    file.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
