@@ -102,6 +102,19 @@ def test_a_bad_champion_is_taken_back_and_nobody_who_asks_notices(servers: None,
 
 
 @pytest.mark.long
+def test_what_goes_wrong_with_rows_is_seen(project: Project) -> None:
+    """A sensor that tells another unit, a carrier with another name, a day with three times the traffic."""
+    fault = "celsius:temperature@2013-08-15,renamed:carrier:UA:United@2013-08-22,traffic:3@2013-09-03"
+    found = replay(project, FROM=FROM, UNTIL=UNTIL, LIVES="loop never", FAULT=fault)
+    looped = found["lives"]["loop"]
+    assert looped["failed"] == 0
+    looks = {one["at"][:10]: one["says"] for one in looped["looks"]}
+    print(json.dumps(looped["looks"], indent=1))
+    assert "temperature" in looks["2013-08-22"] and "temperature" not in looks["2013-08-15"]
+    assert "carrier" in looks["2013-08-29"] and "carrier" not in looks["2013-08-22"]
+
+
+@pytest.mark.long
 def test_the_same_replay_comes_to_the_same(project: Project) -> None:
     given = {"FROM": FROM, "UNTIL": "2013-09-10", "LIVES": "loop,never", "FAULT": f"bad-challenger@{BAD}"}
     first, second = replay(project, **given), replay(project, **given)

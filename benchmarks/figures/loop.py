@@ -140,7 +140,7 @@ def watched(lab: Lab) -> Row:
     more = {"PYTHONPATH": str(project.folder / "src"), "OMP_NUM_THREADS": "1"}
     servers = {
         way: Server(
-            [project.python, str(INSIDE / "serve.py"), PACKAGE, "unwatched" if way == "unwatched" else "watched"],
+            way, [project.python, str(INSIDE / "serve.py"), PACKAGE, "unwatched" if way == "unwatched" else "watched"],
             "/health/ready", "/predict", row, project.folder, more,
         )
         for way in WAYS
