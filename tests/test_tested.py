@@ -22,27 +22,27 @@ def pytest_configure(config):
 """
 TESTS = """
 import pathlib, pytest
-RAN = pathlib.Path(__file__).parent.parent / ".cache/ran"
+RAN = pathlib.Path(__file__).parent.parent / "ran"
 @pytest.mark.parametrize("case", ["one", "two", "of two words"])
 def test_good(case):
     RAN.open("a").write(case + ",")
 def test_bad():
-    assert pathlib.Path(".cache/well").exists()
+    assert pathlib.Path("well").exists()
 @pytest.fixture
 def broken():
     yield
-    assert pathlib.Path(".cache/well").exists()
+    assert pathlib.Path("well").exists()
 def test_that_leaves_a_mess(broken): ...
 """
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    for folder in ("tests", "docs", ".cache"):
+    for folder in ("tests", "docs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tests/conftest.py").write_text(CONFTEST)
     (tmp_path / "tests/test_some.py").write_text(TESTS)
-    (tmp_path / ".gitignore").write_text(".cache/\n__pycache__/\n.pytest_cache/\n")
+    (tmp_path / ".gitignore").write_text(".cache/\n__pycache__/\n.pytest_cache/\nran\nwell\n")
     shutil.copy2(tested.__file__, tmp_path / "tests")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     commit(tmp_path, "first")
@@ -72,12 +72,12 @@ def test_a_run_goes_on_where_it_was_cut_off(repository: Path) -> None:
     assert "| some | bad | 1 | 0 |" in table and "| some | that leaves a mess | 1 | 0 |" in table
     notes = repository / ".cache/tested.jsonl"
     notes.write_text(notes.read_text() + '{"case": "tests/test_so')  # killed while it wrote
-    (repository / ".cache/well").touch()
+    (repository / "well").touch()
     code, said, table = run(repository)
     assert (
         code == 0 and "3 cases passed on this very tree before" in said and "5 cases, 5 passed (5 on first);" in table
     )
-    assert (repository / ".cache/ran").read_text().count(",") == 3
+    assert (repository / "ran").read_text().count(",") == 3
     code, said, table = run(repository)
     assert (
         code == 0 and "5 cases, 5 passed (5 on first);" in table and "5 cases passed on this very tree before" in said
@@ -92,5 +92,5 @@ def test_a_tree_that_changed_is_tested_anew(repository: Path) -> None:
     (repository / "more").write_text("x")
     commit(repository, "second")
     assert "5 cases, 3 passed (2 on first, 1 on second)" in run(repository, "-k", "one")[2]
-    assert (repository / ".cache/ran").read_text().split(",").count("one") == 2
-    assert (repository / ".cache/ran").read_text().split(",").count("two") == 1
+    assert (repository / "ran").read_text().split(",").count("one") == 2
+    assert (repository / "ran").read_text().split(",").count("two") == 1

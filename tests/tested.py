@@ -98,6 +98,7 @@ class Table:
             one["outcome"] = report.outcome
         self.ended[report.nodeid] = one
         if report.when == "teardown":
+            NOTES.parent.mkdir(exist_ok=True)
             with NOTES.open("a", encoding="utf-8") as notes:
                 notes.write(json.dumps(one) + "\n")
 
