@@ -55,8 +55,9 @@ test: .venv/.ready ## what a change has to pass: a full path through every capab
 test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
 	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $(if $(ONLY),-k "$(ONLY)")
 
-check: .venv/.ready ## format, lint, workflows
+check: .venv/.ready ## format, lint, types, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github template/.github
 
 format: .venv/.ready ## format the code, mend what the linter can mend

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 MONTHS = {"FROM": "2013-09-01", "UNTIL": "2013-11-01", "LIVES": "loop never"}  # in which summer turns to autumn
@@ -26,11 +27,11 @@ def engine() -> str:
     return "process"
 
 
-def make(project: Path, *words: str, may_fail: bool = False, **more: str) -> bool:
+def make(project: Path, *words: str, may_fail: bool = False, more: Mapping[str, str] | None = None) -> bool:
     """Run a target and show what it says; ends with it where it fails and may not."""
     print(f"\n$ make {' '.join(words)}", flush=True)
     done = subprocess.run(
-        ["make", "--no-print-directory", *words], cwd=project, env={**os.environ, **more}, check=False
+        ["make", "--no-print-directory", *words], cwd=project, env={**os.environ, **(more or {})}, check=False
     )
     if done.returncode and not may_fail:
         sys.exit(done.returncode)
@@ -61,16 +62,16 @@ def main(project: Path) -> None:
     """Deploy the project's champion, ask it, end it; then let two months go by, in which it is looked after."""
     make(project, "key")
     kind = engine()
-    if kind == "containers" and not make(project, "deploy", "ENGINE=containers", may_fail=True, **PORTS):
+    if kind == "containers" and not make(project, "deploy", "ENGINE=containers", may_fail=True, more=PORTS):
         print("\nthe image could not be built or started here (see above); the same service runs without one")
         kind = "process"
     if kind == "process":
-        make(project, "deploy", "ENGINE=process", **PORTS)
+        make(project, "deploy", "ENGINE=process", more=PORTS)
     try:
-        make(project, "smoke", **PORTS)
+        make(project, "smoke", more=PORTS)
         print(f"\n{ask(project)}", flush=True)
     finally:
-        make(project, "undeploy", **PORTS)
+        make(project, "undeploy", more=PORTS)
     how = "the deployed image" if kind == "containers" else "the service without a container engine"
     print(
         f"\n  a live answer came through {how}. To keep it running: cd {project.name} && make deploy ENGINE={kind}",

@@ -29,7 +29,7 @@ PLACE = ROOT / ".cache/fleet"
 sys.path.insert(0, str(ROOT / "template"))  # the projects' own code
 from ci.origin import Origin, OriginError  # noqa: E402
 
-from ci import doctor, origin, update  # noqa: E402
+from ci import doctor, origin, update  # type: ignore[attr-defined]  # noqa: E402
 
 WORKERS = os.cpu_count() or 1
 BEARABLE = 1 / 3  # of a wave may fail before the next ones are left alone

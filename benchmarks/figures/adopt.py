@@ -49,7 +49,7 @@ def measure(lab: Lab) -> list[Row]:
     found += _quality(lab, project)
     big = table(project, "shop", lab.folder / "big.csv", 10_000_000)
     project.forget()
-    seen = project.watched("adopt", DATA=str(big), TARGET="again", **words)
+    seen = project.watched("adopt", DATA=str(big), TARGET="again", TIME=words["TIME"], ID=words["ID"])
     size = big.stat().st_size / 1e9
     big.unlink()
     found.append(limited("adopt_ten_million_time", seen.seconds, "s", 60, note=f"{size:.1f} GB of text"))

@@ -178,7 +178,11 @@ def changes(
     """What is changed, in which column, and how."""
     for name in ("normal", "skewed", "count", "degrees", "gaps", "heavy"):
         by = 0.2 * typical[name].std()
-        yield f"0.2 sd of {name}", name, lambda rows, _, name=name, by=by: rows.assign(**{name: rows[name] + by})
+
+        def shifted(rows: pd.DataFrame, _: np.random.Generator, name: str = name, by: float = by) -> pd.DataFrame:
+            return rows.assign(**{name: rows[name] + by})
+
+        yield f"0.2 sd of {name}", name, shifted
     for name in NAMES:
         most = typical[name].value_counts().index[1]
 
