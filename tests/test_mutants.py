@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant("the labels are turned around", delivered('rows["late"] = ~rows["late"].astype("boolean")'), "review", "contract.effect"),
     Mutant("training sees the test window", edit("src/PACKAGE/stages/split.py", '*_moments(run, "start", "test_start"), skip=skip', '*_moments(run, "start", "end"), skip=skip'), "test ONLY=tests/stages", "failed"),
     Mutant("miles become kilometres", delivered('rows["distance"] = rows["distance"] * 1.609'), "test ONLY=tests/io/test_source.py", "failed"),
-    Mutant("a row looks at its neighbours", edit(FEATURES, "    departure = ", "    rows = rows.assign(distance=rows['distance'].rolling(3, min_periods=1).mean())\n    departure = "), "test ONLY=tests/core/test_features.py", "failed"),
+    Mutant("a row looks at its neighbours", edit(FEATURES, "    of = {name", "    rows = rows.assign(distance=rows['distance'].rolling(3, min_periods=1).mean())\n    of = {name"), "test ONLY=tests/core/test_features.py", "failed"),
     Mutant("a fit is not repeatable", edit(MODEL, "random_state=seed", "random_state=None"), "test-model", "test_the_same_rows_teach_the_same", long=False),
     Mutant("answers take ten times as long", edit(FEATURES, "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n", "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n    for _ in range(60):\n        rows.copy().describe(include='all')\n"), "review", "review.slower"),
     # code
