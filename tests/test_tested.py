@@ -1,7 +1,9 @@
 """The table of `make test-all`: it is whole however often the run was cut off."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,11 @@ def pytest_addoption(parser):
     parser.addoption("--table", type=Path)
 def pytest_configure(config):
     config.pluginmanager.register(tested.Table(config.getoption("--table"), config), "table")
+"""
+SLOW = """
+import time
+def test_slow():
+    time.sleep(60)
 """
 TESTS = """
 import pathlib, pytest
@@ -94,3 +101,20 @@ def test_a_tree_that_changed_is_tested_anew(repository: Path) -> None:
     assert "5 cases, 3 passed (2 on first, 1 on second)" in run(repository, "-k", "one")[2]
     assert (repository / "ran").read_text().split(",").count("one") == 2
     assert (repository / "ran").read_text().split(",").count("two") == 1
+
+
+def test_an_interrupted_run_leaves_the_table(repository: Path) -> None:
+    run(repository)
+    before = (repository / "docs/tested.md").read_text()
+    (repository / "tests/test_slow.py").write_text(SLOW)
+    words = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--table=docs/tested.md"]
+    child = subprocess.Popen(
+        words, cwd=repository, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - a job in the background of a shell ignores it
+    )  # fmt: skip
+    assert child.stdout is not None
+    while "test_slow.py::test_slow" not in child.stdout.readline():
+        assert child.poll() is None
+    os.killpg(child.pid, signal.SIGINT)
+    assert "cut off: docs/tested.md is as it was" in child.communicate(timeout=30)[0] and child.returncode == 2
+    assert (repository / "docs/tested.md").read_text() == before

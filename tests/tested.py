@@ -105,6 +105,9 @@ class Table:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.worker is not None:
             return
+        if not self.cases:  # a worker that is interrupted does not say which there are
+            terminalreporter.line(f"cut off: {self.file} is as it was; the same command goes on", yellow=True)
+            return
         self.file.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
         left = sorted(self.cases - self.ended.keys())
         if self.passed:
