@@ -186,6 +186,46 @@ def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
 
 
+# ---------------------------------------------------------------------------------------------------- The dashboards
+
+
+@pytest.fixture
+def rendered(render: Render) -> Path:
+    return render(serving=["online"], deploy="compose", monitoring=True) / "monitoring"
+
+
+def test_panels_fill_their_rows_and_say_what_they_show(rendered: Path) -> None:
+    """No panel lies on another, no place of the grid of 24 columns is empty, and each panel has a title of its own."""
+    for file in (rendered / "grafana/dashboards").glob("*.json"):
+        panels = json.loads(file.read_text())["panels"]
+        assert all(panel["description"].endswith(".") for panel in panels), file.name
+        for key in ("id", "title"):
+            assert len({panel[key] for panel in panels}) == len(panels), (file.name, key)
+        taken = [
+            (x, y)
+            for at in (panel["gridPos"] for panel in panels)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        ]
+        bottom = 1 + max(y for _, y in taken)
+        assert sorted(taken) == [(x, y) for x in range(24) for y in range(bottom)], file.name
+
+
+def test_what_is_shown_has_a_name(rendered: Path) -> None:
+    """Grafana names a series by all of its labels if it has several, and a column by the letter of its query."""
+    for file in (rendered / "grafana/dashboards").glob("*.json"):
+        for panel in json.loads(file.read_text())["panels"]:
+            said = (file.name, panel["title"])
+            if panel["type"] == "table":
+                [names] = [one["options"] for one in panel["transformations"] if one["id"] == "organize"]
+                assert names["excludeByName"]["Time"], said
+                for target in panel["targets"]:
+                    by = re.findall(r"max by \(([\w, ]+)\)", target["expr"])[0].split(", ")
+                    assert set(by) <= set(names["renameByName"]), said
+            elif panel["type"] != "stat":
+                assert "__auto" not in [target["legendFormat"] for target in panel["targets"]], said
+
+
 # ---------------------------------------------------------------------------------------------------------- The loop
 
 
