@@ -22,10 +22,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grafana
 import prometheus
 import pytest
 import yaml
-from conftest import MADE, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
+from conftest import MADE, ROOT, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
 
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
@@ -188,10 +189,50 @@ def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
 
 # ---------------------------------------------------------------------------------------------------- The dashboards
 
+MISTAKES = {
+    "kind": ('"type": "timeseries"', '"type": "timeserie"'),
+    "field": ('"showLegend": true', '"showLegends": true'),
+    "enum": ('"colorMode": "background"', '"colorMode": "backgrund"'),
+    "number": ('"h": 8', '"h": "8"'),
+    "missing": ('"mode": "multi",', ""),
+    "drawn": ('"thresholdsStyle"', '"thresholdStyle"'),
+    "mapping": ('"type": "value"', '"type": "values"'),
+    "override": ('"id": "custom.cellOptions"', '"id": "custom.cellOption"'),
+    "overridden": ('"type": "color-text"', '"type": "colour-text"'),
+    "transformed": ('"renameByName"', '"renamedByName"'),
+    "dashboard": ('"refresh"', '"refreshes"'),
+}
+"""What somebody who edits a dashboard may do wrong. Grafana takes all of it, and shows something else or nothing."""
+
+
+@pytest.fixture(scope="session")
+def grafana_types() -> Path:
+    found = grafana.bring(ROOT / ".tools")
+    if found is None:
+        said = "NOT RUN: the types of the dashboards; node or npm is missing (https://nodejs.org)"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+    return found
+
 
 @pytest.fixture
 def rendered(render: Render) -> Path:
     return render(serving=["online"], deploy="compose", monitoring=True) / "monitoring"
+
+
+def test_dashboards_are_of_the_types_of_grafana(grafana_types: Path, rendered: Path, tmp_path: Path) -> None:
+    """Of that version whose image the project has; and each mistake is seen, so the types say something."""
+    image = yaml.safe_load((rendered / "compose.yaml").read_text())["services"]["grafana"]["image"]
+    assert image.endswith(f":{grafana.PACKAGES['@grafana/schema']}}}")
+    boards = {file.stem: file.read_text() for file in sorted((rendered / "grafana/dashboards").glob("*.json"))}
+    broken = {}
+    for name, (right, wrong) in MISTAKES.items():
+        text = next(text for text in boards.values() if right in text)
+        broken[f"broken-{name}"] = text.replace(right, wrong, 1)
+    said = grafana.against(grafana_types, tmp_path, boards | broken)
+    assert {name: said[name] for name in boards} == {name: [] for name in prometheus.BOARDS}
+    assert [name for name in broken if len(said[name]) != 1] == []
 
 
 def test_panels_fill_their_rows_and_say_what_they_show(rendered: Path) -> None:
