@@ -22,10 +22,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grafana
 import prometheus
 import pytest
 import yaml
-from conftest import MADE, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
+from conftest import MADE, ROOT, Project, Render, borrowing, end, free_port, processes_in, wait_for, wait_until
 
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
@@ -184,6 +185,86 @@ def test_containers_listen_here_alone_and_are_pinned(project: Project) -> None:
     for name in ("prometheus", "alertmanager"):
         assert any(word.startswith("--web.listen-address=127.0.0.1:") for word in services[name]["command"])
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+# ---------------------------------------------------------------------------------------------------- The dashboards
+
+MISTAKES = {
+    "kind": ('"type": "timeseries"', '"type": "timeserie"'),
+    "field": ('"showLegend": true', '"showLegends": true'),
+    "enum": ('"colorMode": "background"', '"colorMode": "backgrund"'),
+    "number": ('"h": 8', '"h": "8"'),
+    "missing": ('"mode": "multi",', ""),
+    "drawn": ('"thresholdsStyle"', '"thresholdStyle"'),
+    "mapping": ('"type": "value"', '"type": "values"'),
+    "override": ('"id": "custom.cellOptions"', '"id": "custom.cellOption"'),
+    "overridden": ('"type": "color-text"', '"type": "colour-text"'),
+    "transformed": ('"renameByName"', '"renamedByName"'),
+    "dashboard": ('"refresh"', '"refreshes"'),
+}
+"""What somebody who edits a dashboard may do wrong. Grafana takes all of it, and shows something else or nothing."""
+
+
+@pytest.fixture(scope="session")
+def grafana_types() -> Path:
+    found = grafana.bring(ROOT / ".tools")
+    if found is None:
+        said = "NOT RUN: the types of the dashboards; node or npm is missing (https://nodejs.org)"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+    return found
+
+
+@pytest.fixture
+def rendered(render: Render) -> Path:
+    return render(serving=["online"], deploy="compose", monitoring=True) / "monitoring"
+
+
+def test_dashboards_are_of_the_types_of_grafana(grafana_types: Path, rendered: Path, tmp_path: Path) -> None:
+    """Of that version whose image the project has; and each mistake is seen, so the types say something."""
+    image = yaml.safe_load((rendered / "compose.yaml").read_text())["services"]["grafana"]["image"]
+    assert image.endswith(f":{grafana.PACKAGES['@grafana/schema']}}}")
+    boards = {file.stem: file.read_text() for file in sorted((rendered / "grafana/dashboards").glob("*.json"))}
+    broken = {}
+    for name, (right, wrong) in MISTAKES.items():
+        text = next(text for text in boards.values() if right in text)
+        broken[f"broken-{name}"] = text.replace(right, wrong, 1)
+    said = grafana.against(grafana_types, tmp_path, boards | broken)
+    assert {name: said[name] for name in boards} == {name: [] for name in prometheus.BOARDS}
+    assert [name for name in broken if len(said[name]) != 1] == []
+
+
+def test_panels_fill_their_rows_and_say_what_they_show(rendered: Path) -> None:
+    """No panel lies on another, no place of the grid of 24 columns is empty, and each panel has a title of its own."""
+    for file in (rendered / "grafana/dashboards").glob("*.json"):
+        panels = json.loads(file.read_text())["panels"]
+        assert all(panel["description"].endswith(".") for panel in panels), file.name
+        for key in ("id", "title"):
+            assert len({panel[key] for panel in panels}) == len(panels), (file.name, key)
+        taken = [
+            (x, y)
+            for at in (panel["gridPos"] for panel in panels)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        ]
+        bottom = 1 + max(y for _, y in taken)
+        assert sorted(taken) == [(x, y) for x in range(24) for y in range(bottom)], file.name
+
+
+def test_what_is_shown_has_a_name(rendered: Path) -> None:
+    """Grafana names a series by all of its labels if it has several, and a column by the letter of its query."""
+    for file in (rendered / "grafana/dashboards").glob("*.json"):
+        for panel in json.loads(file.read_text())["panels"]:
+            said = (file.name, panel["title"])
+            if panel["type"] == "table":
+                [names] = [one["options"] for one in panel["transformations"] if one["id"] == "organize"]
+                assert names["excludeByName"]["Time"], said
+                for target in panel["targets"]:
+                    by = re.findall(r"max by \(([\w, ]+)\)", target["expr"])[0].split(", ")
+                    assert set(by) <= set(names["renameByName"]), said
+            elif panel["type"] != "stat":
+                assert "__auto" not in [target["legendFormat"] for target in panel["targets"]], said
 
 
 # ---------------------------------------------------------------------------------------------------------- The loop

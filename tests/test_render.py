@@ -77,7 +77,8 @@ def test_whole_and_formatted(render: Render, answers: dict[str, str]) -> None:
         text = path.read_text()
         place = path.relative_to(project)
         if path.name != ".copier-answers.yml" and "{{ x }}" not in str(answers):
-            assert not re.search(r"(?<!\$)\{\{(?! \$)|\{%|\{#", text) or path.suffix in (".py", ".html"), (
+            ours = re.sub(r'"legendFormat": ".*"', "", text)  # Grafana fills that in, and it looks the same
+            assert not re.search(r"(?<!\$)\{\{(?! \$)|\{%|\{#", ours) or path.suffix in (".py", ".html"), (
                 f"Jinja is left in {place}"
             )
         assert not text or (text.endswith("\n") and not text.endswith("\n\n")), place
