@@ -28,6 +28,7 @@ SUSPICIOUS = 0.8
 FEW_TO_JUDGE = 500  # rows; among fewer only a column that tells all of it is called a leak
 YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", "是", "positive", "pos"})
 FEWEST_DAYS = 3  # of which the newest can be held back
+SEASONS = 730  # days, in which each season comes back
 LISTED = 30  # values that a contract lists
 CODES = re.compile(
     r"(?i)(^|[_ ])(id|code|zip|zip_?code|plz|postal|postcode|postal_?code|type|class|category|zone|sector|sku|store)s?$|Id$|Code$"
@@ -293,6 +294,8 @@ def _time(column: Column) -> tuple[contract.Column, Decision]:
     if column.minimum >= column.maximum:
         raise AdoptionError(f"TIME={name} is the same in all rows; leave TIME out.")
     why = f"orders the rows, from {_day(column.minimum)} to {_day(column.maximum)}" + _style(column)
+    if column.maximum - column.minimum < SEASONS * 86_400:
+        why += "; its month is no input: none comes back in less than two years"
     doubt = column.guess.ambiguous
     if column.missing + column.unread:
         doubt = (

@@ -153,7 +153,7 @@ def drafts(table: Table, found: Plan, counter: str) -> dict[str, str]:
     core = f"src/{package}/core"
     texts = {f"{core}/{name}": text for name, text in draft.schema(found).items()}
     texts |= {
-        f"{core}/features.py": draft.FEATURES,
+        f"{core}/features.py": draft.features(found),
         f"{core}/model.py": draft.model(found),
         f"src/{package}/io/source.py": draft.source(
             table.location, table.query, table.separator, table.encoding, found.styles, counter, found.contract.time
