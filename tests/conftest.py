@@ -83,6 +83,14 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
     return folder
 
 
+def need(said: str) -> None:
+    """Fail in CI, where nothing is skipped, and skip elsewhere, if something is said to be missing."""
+    if said and os.environ.get("CI"):
+        pytest.fail(said)
+    if said:
+        pytest.skip(said)
+
+
 @pytest.fixture(scope="session")
 def template() -> Path:
     """The template as it stands in the work tree, as a clean clone with one commit on top."""
@@ -108,11 +116,7 @@ def _clone(clone: Path) -> None:
 @pytest.fixture(scope="session")
 def releases() -> Releases:
     """The template as it stands in the work tree, with its history and a tag on each release; for reading."""
-    said = missing()
-    if said and os.environ.get("CI"):
-        pytest.fail(said)
-    if said:
-        pytest.skip(said)
+    need(missing())
     return tagged(once("releases/copier-mlops", clone_with_releases))
 
 
@@ -524,10 +528,7 @@ def servers() -> None:
             for more in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *prometheus.PACKAGES]):
                 subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=600", *more], capture_output=True, check=False)
         missing = [name for name in missing if not shutil.which(name)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}")
-    if missing:
-        pytest.skip(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}")
+    need(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}" if missing else "")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from typing import Any
 import engine
 import pytest
 import runner
-from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, once, serve, wait_until
+from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, need, once, serve, wait_until
 
 RATE = 300  # requests a second
 Figure = Callable[[str, object], None]  # told to `make bench` through pytest's report
@@ -44,13 +44,6 @@ def _wrong(self, good):
 
 bundle.Bundle.answers = _wrong
 """
-
-
-def need(said: str) -> None:
-    if said and os.environ.get("CI"):
-        pytest.fail(said)
-    if said:
-        pytest.skip(said)
 
 
 @pytest.fixture(scope="session")
