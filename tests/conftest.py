@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -414,6 +415,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def own_tests_passed(said: str) -> None:
+    """A project's `make test` ran whole, and its gate of coverage held."""
+    assert re.search(r"\d+ passed", said) and not re.search(r"\d+ (skipped|failed|errors?)\b", said), said[-3000:]
+    covered = re.search(r"Total coverage: ([0-9.]+)%", said)
+    assert covered and float(covered[1]) >= 90, said[-3000:]
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 120, said: Callable[[], object] = lambda: "") -> float:

@@ -77,7 +77,7 @@ def write_csv(path: Path, header: list[str], rows: Iterator[list[object]], **opt
 @pytest.mark.parametrize(
     ("problem", "only"),
     [
-        ("classification", "tests/core tests/model tests/stages"),  # all of them: test_workflows.py
+        ("classification", "tests/core tests/model"),  # all of them: test_workflows.py
         *(pytest.param(problem, "", marks=pytest.mark.long) for problem in ("classification", "regression")),
     ],
 )

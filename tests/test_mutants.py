@@ -180,7 +180,9 @@ def colleague(committed: Project, tmp_path: Path) -> Project:
     return project
 
 
+@pytest.mark.long
 def test_nothing_stops_the_project_as_it_is(colleague: Project) -> None:
+    """All gates; that of the model passed where `committed` is made, and each in test_workflows.py."""
     gates = dict.fromkeys(mutant.gate for mutant in MUTANTS if not mutant.gate.startswith("test "))
     said = {gate: colleague.make(*gate.split()) for gate in gates}
     assert "reports/review.md: passed" in said["review"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import runner
 import yaml
-from conftest import ROOT, GitHub, Project, Render, end, mlflow_server, need
+from conftest import ROOT, GitHub, Project, Render, end, mlflow_server, need, own_tests_passed
 from test_render import pairs
 from test_update import commit, start
 
@@ -86,6 +86,7 @@ def test_a_pull_request_is_green_and_shows_its_model(
     print(f"ci.yml took {time.monotonic() - begun:.0f} s")
     assert done.passed, done.output[-6000:]
     assert done.jobs == dict.fromkeys(JOBS | {"the model on the pull request"}, True)
+    own_tests_passed(done.output)
     page = (done.artifacts / "reports/review.md").read_text()
     assert "Model: passed" in page and "Champion: version 1" in page and "review.keeps" in page
     assert "xychart" in page and page.splitlines()[0] in done.output  # the job's summary
@@ -272,8 +273,9 @@ def test_training_registers_and_pushes(act: Path, trained: Project, s3: dict[str
 # ------------------------------------------------------------------------------------------------------ Updating
 
 
+@pytest.mark.parametrize("only", ["tests/core", pytest.param("", marks=pytest.mark.long)])
 def test_a_newer_release_is_proposed_once(
-    act: Path, two: tuple[Path, str, str], small_environment: Path, github: GitHub, tmp_path: Path
+    act: Path, two: tuple[Path, str, str], small_environment: Path, github: GitHub, tmp_path: Path, only: str
 ) -> None:
     """From a clone: one pull request, with the changelog as its text, written anew as long as it is open."""
     template, before, after = two
@@ -283,7 +285,7 @@ def test_a_newer_release_is_proposed_once(
     bare = tmp_path / "bare.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
     subprocess.run(["git", "remote", "set-url", "origin", str(bare)], cwd=clone, check=True)
-    there = {"GITHUB_API_URL": github.address, "GITHUB_REPOSITORY": "ada/flights"}
+    there = {"GITHUB_API_URL": github.address, "GITHUB_REPOSITORY": "ada/flights", "ONLY": only}
 
     def propose(**secrets: str) -> runner.Ran:
         event = {"repository": {"default_branch": "main"}}
