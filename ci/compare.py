@@ -57,13 +57,19 @@ def questions(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def values(question: dict[str, Any]) -> list[Any]:
-    """Answers to a question other than its default; for a text, one that is no default."""
+    """Answers to a question other than its default; for a text, one that is no default.
+
+    Where several may be chosen: each alone, and all of them.
+    """
     default, choices = question.get("default"), question.get("choices")
     if isinstance(choices, dict):
         choices = list(choices.values())
     if isinstance(choices, list):
         plain = [one[1] if isinstance(one, list) else one for one in choices]
-        return [one["value"] if isinstance(one, dict) else one for one in plain if one != default]
+        found = [one["value"] if isinstance(one, dict) else one for one in plain]
+        if question.get("multiselect"):
+            found = [*([one] for one in found), *([found] if len(found) > 1 else [])]
+        return [one for one in found if one != default]
     if question.get("type") == "bool" or isinstance(default, bool):
         return [not default]
     if isinstance(default, str) and "{" not in default and question.get("type", "str") == "str":
@@ -79,7 +85,13 @@ def sets(clone: Path, ref: str, place: Path) -> list[Answers]:
     accepted = texts
     if not _renders(clone, ref, texts, place):
         accepted = {name: value for name, value in texts.items() if _renders(clone, ref, {name: value}, place)}
-    alone = [{name: value} for name, found in other.items() if _chosen(asked[name]) for value in found]
+    alone = [
+        {name: value}
+        for name, found in other.items()
+        if _chosen(asked[name])
+        for value in found
+        if not asked[name].get("multiselect") or _renders(clone, ref, {name: value}, place)  # one may need another
+    ]
     every = {name: found[-1] for name, found in other.items() if found and _chosen(asked[name])} | accepted
     return [{}, *alone, *([every] if every not in [{}, *alone] else [])]
 

@@ -42,6 +42,12 @@ _message_before_copy: ""
 
 owner: {type: str, default: ada}
 colour: {type: str, choices: [red, green, blue], default: red}
+ways:
+  type: str
+  multiselect: true
+  choices: {By road: road, By rail: rail, By both: both}
+  default: []
+  validator: "{% if 'both' in ways and 'road' not in ways %}Both is road and rail{% endif %}"
 package: {type: str, default: flights, when: false}
 """
 API = 'Column, Table = 1, 2\n__all__ = ["Column", "Table"]\n'
@@ -246,6 +252,20 @@ def optional_seed(repository: Path) -> None:
     commit(repository)
 
 
+def optional_of_several(repository: Path) -> None:
+    (repository / "template/params.yaml.jinja").rename(
+        repository / "template/{% if 'rail' not in ways %}params.yaml{% endif %}.jinja"
+    )
+    commit(repository)
+
+
+def optional_of_all(repository: Path) -> None:
+    (repository / "template/params.yaml.jinja").rename(
+        repository / "template/{% if 'both' not in ways %}params.yaml{% endif %}.jinja"
+    )
+    commit(repository)
+
+
 def does_not_render(repository: Path) -> None:
     change(repository, ("template/params.yaml.jinja", "{{ owner }}", "{{ owner.nothing.more }}"))
 
@@ -270,6 +290,12 @@ def does_not_render(repository: Path) -> None:
         (out_of_order, "1.0.0", "not in the order of their versions"),
         (optional_file, "1.0.0", "params.yaml is the user's, and whether it is there depends on colour=blue"),
         (optional_seed, "1.0.0", "seeds/one.txt is the user's, and whether it is there depends on .*owner=adax"),
+        (
+            optional_of_several,
+            "1.0.0",
+            r"params.yaml is the user's, and whether it is there depends on ways=\['rail'\]",
+        ),
+        (optional_of_all, "1.0.0", r"whether it is there depends on ways=\['road', 'rail', 'both'\]"),
         (does_not_render, "1.0.0", "cannot be rendered with the defaults"),
     ],
 )
