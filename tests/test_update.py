@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -533,6 +534,53 @@ def test_a_name_that_is_taken_later_stays_with_those_that_have_it(two: tuple[Pat
     assert project.package == "zebra" and not git(project.folder, "diff", "--name-only", "--diff-filter=AD", "main")
     later = start(tmp_path / "template", "v99.1.0", tmp_path / "later", {"project_name": "Zebra"})
     assert later.package == "zebra_project"
+
+
+def test_answers_are_taken_as_people_type_them(releases: Releases, tmp_path: Path) -> None:
+    project = start(releases.clone, "HEAD", tmp_path / "project", {"serving": ["online"], "licence": "MIT"})
+    origin = Origin(str(releases.clone), project / update.MIRROR)
+    here = origin.release("HEAD")
+    for text in ("online,batch", "online, batch", "[online,batch]", "[ 'online', batch ]"):
+        assert update.understood(origin.questions(here), {"serving": text}) == {"serving": ["online", "batch"]}
+    for text in ("", "[]"):
+        assert update.understood(origin.questions(here), {"serving": text}) == {"serving": []}
+    for same in (
+        {"serving": "online"},
+        {"serving": "[online]"},
+        {"monitoring": "no"},
+        {"monitoring": "false"},
+        {"licence": "MIT"},
+    ):
+        assert update.choose(project.folder, origin, "HEAD", same) is None, same
+    given = {"serving": "online,batch", "monitoring": "yes", "description": "no: [words"}
+    chosen = update.choose(project.folder, origin, "HEAD", given)
+    assert chosen is not None
+    with update.staged(project.folder, "answers") as place:
+        update.apply(place, origin, *chosen, "answers", given, trust=False)
+        after = answers(place)
+        assert {name: after[name] for name in given} == {
+            "serving": ["online", "batch"], "monitoring": True, "description": "no: [words"
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("servin=[online]", r"servin is no question of the template; did you mean serving\? It asks project_name,"),
+        ("zzz=1", "zzz is no question of the template. It asks"),
+        ("package=other", "package is no question"),
+        ("serving=onlin", "Copier refuses: .*'onlin' is not in"),
+        ("monitoring=perhaps", "monitoring is answered yes or no, not perhaps"),
+        ("deploy=kubernetes", "Copier refuses"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused(two: tuple[Path, str, str], given: str, says: str, tmp_path: Path) -> None:
+    template, _, after = two
+    project = start(template, after, tmp_path / "project", {})
+    done = project.command(sys.executable, "-c", MAIN, "--set", given)
+    assert done.returncode == 1 and re.search(says, done.stderr) and "Traceback" not in done.stderr, done.stderr
+    assert git(project.folder, "branch", "--format=%(refname:short)") == "main"
+    assert not git(project.folder, "status", "--porcelain")
 
 
 @pytest.mark.parametrize("given", [{"problem": "regression"}, {"data_source": "own"}, {"project_name": "Other"}])

@@ -192,6 +192,12 @@ class Origin:
                 told.append(f"## {section.strip()}")
         return "\n\n".join(told)
 
+    def questions(self, release: Release) -> dict[str, Mapping[str, Any]]:
+        """What a release asks, by name; what it computes is left out."""
+        listed = yaml.safe_load(self.text(release.commit, "copier.yml")) or {}
+        asked = {name: one if isinstance(one, Mapping) else {"default": one} for name, one in listed.items()}
+        return {name: one for name, one in asked.items() if name[0] != "_" and one.get("when") is not False}
+
     def migrations(self, old: Release, new: Release) -> list[str]:
         """The versions whose migration an update crosses, the oldest first."""
         listed = (yaml.safe_load(self.text(new.commit, "copier.yml")) or {}).get("_migrations", [])

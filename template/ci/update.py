@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import difflib
 import json
 import os
 import shutil
@@ -19,6 +20,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ci.merge import HERE, merge
 from ci.origin import (
@@ -143,7 +147,7 @@ def choose(project: Path, origin: Origin, ref: str, given: Mapping[str, str]) ->
     """From which release to which; None if there is nothing to do.
 
     Raises:
-        OriginError: If an answer is fixed, a release is unknown, or it lies behind.
+        OriginError: If an answer is fixed, or one to no question; if a release is unknown, or lies behind.
     """
     known = answers(project)
     for name, reason in FIXED.items():
@@ -154,12 +158,40 @@ def choose(project: Path, origin: Origin, ref: str, given: Mapping[str, str]) ->
             )
     old = origin.release(str(known["_commit"]))
     new = origin.release(ref) if ref else origin.newest()
-    changes = any(str(known.get(name)) != value for name, value in given.items())
     if old.version and new.version and new.version < old.version:
         if ref:
             raise OriginError(f"{new.ref} lies behind {old.ref}, and updates do not go back; make update-undo does")
         new = old
+    changes = any(known.get(name) != value for name, value in understood(origin.questions(new), given).items())
     return (old, new) if changes or new.commit != old.commit else None
+
+
+def understood(asked: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]) -> dict[str, Any]:
+    """Answers as people type them, as Copier takes them: `online,batch` where several may be chosen, `yes` where it is yes or no.
+
+    Raises:
+        OriginError: If one answers no question, or says neither yes nor no where that is asked.
+    """
+    found: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in asked:
+            close = difflib.get_close_matches(name, asked, n=1)
+            meant = f"; did you mean {close[0]}?" if close else "."
+            raise OriginError(f"{name} is no question of the template{meant} It asks {', '.join(asked)}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = None
+        if asked[name].get("multiselect"):
+            several = value if isinstance(value, list) else text.strip("[] ").split(",")
+            found[name] = [str(one).strip() for one in several if str(one).strip()]
+        elif asked[name].get("type") == "bool":
+            if not isinstance(value, bool):  # Copier takes any word for no
+                raise OriginError(f"{name} is answered yes or no, not {text}")
+            found[name] = value
+        else:
+            found[name] = text
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- Merging
@@ -252,7 +284,13 @@ def _copier(place: Path, origin: Origin, new: Release, given: Mapping[str, str],
     try:
         with _silence():
             run_update(
-                place, data=dict(given), vcs_ref=new.commit, defaults=True, overwrite=True, quiet=True, unsafe=trust
+                place,
+                data=understood(origin.questions(new), given),
+                vcs_ref=new.commit,
+                defaults=True,
+                overwrite=True,
+                quiet=True,
+                unsafe=trust,
             )
     except (CopierError, ValueError) as error:
         raise OriginError(f"Copier refuses: {error}") from error
