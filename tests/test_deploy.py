@@ -275,6 +275,11 @@ def test_no_request_fails_while_versions_change(
     ]
     last = audit(project)[-1]
     assert (last["who"], last["why"], last["from"]["version"]) == ("Ada", "worse on Sundays", 2)
+    count = "print(sum(1 for _ in prediction_log.entries(*deployed.watched(Settings()))))"
+    imports = (
+        f"from {project.package}.io import deployed, prediction_log; from {project.package}.settings import Settings; "
+    )
+    wait_until(lambda: int(project.python(imports + count)) >= told["requests"], 30)  # also of replicas that have ended
     running = (
         names(project) if kind == "containers" else {path.stem for path in (project / ".deploy/dev").glob("*.pid")}
     )

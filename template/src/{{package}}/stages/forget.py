@@ -93,8 +93,9 @@ def _from_the_log(settings: Settings, kept: str) -> tuple[int, int]:
     """What services were asked about the subject, in a project that has them: entries that are gone, and that wait."""
     if importlib.util.find_spec("..io.prediction_log", __package__) is None:
         return 0, 0
-    done = importlib.import_module("..io.prediction_log", __package__).forget(settings.prediction_log, kept)
-    return done.entries, done.waiting
+    log, deployed = (importlib.import_module(f"..io.{name}", __package__) for name in ("prediction_log", "deployed"))
+    done = [log.forget(folder, kept) for folder in deployed.logs(settings)]
+    return sum(one.entries for one in done), sum(one.waiting for one in done)
 
 
 def note(subject: str, key: str) -> None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 
 from .. import ProjectError
-from ..io import prediction_log
+from ..io import deployed, prediction_log
 from ..settings import Settings
 
 
 def main() -> int:
-    """Compact the log of PREDICTION_LOG, and keep LOG_KEEP_DAYS of it."""
-    settings = Settings()
-    try:
-        done = prediction_log.compact(settings.prediction_log, settings.log_keep_days)
-    except ProjectError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    gone = f", {done.damaged:,} damaged ones passed over" if done.damaged else ""
-    print(f"{done.entries:,} entries of {done.logs} files in {settings.prediction_log} are Parquet now{gone}")
-    if done.removed:
-        print(f"removed what is older than {settings.log_keep_days} days: {', '.join(done.removed)}")
-    return 0
+    """Compact each log of this host, and keep LOG_KEEP_DAYS of it; 1 if one could not be."""
+    settings, failed = Settings(), False
+    for folder in deployed.logs(settings):
+        try:
+            done = prediction_log.compact(folder, settings.log_keep_days)
+        except ProjectError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+            continue
+        gone = f", {done.damaged:,} damaged ones passed over" if done.damaged else ""
+        print(f"{done.entries:,} entries of {done.logs} files in {folder} are Parquet now{gone}")
+        if done.removed:
+            print(f"removed what is older than {settings.log_keep_days} days: {', '.join(done.removed)}")
+    return int(failed)
 
 
 if __name__ == "__main__":
