@@ -589,6 +589,14 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
     assert "Grafana is left out" in said and "nobody is told of an alert" in said
     ours = [".monitoring/lock", "monitoring/targets.json", "monitoring/audit.jsonl"]
     assert project.command("git", "check-ignore", *ours).stdout.split() == ours
+    log = project / ".monitoring/monitor.log"  # a look, and then the log of answers becomes smaller
+    wait_until(
+        lambda: re.search(
+            r"reports/monitor/report\.html.* files in predictions are Parquet now", log.read_text(), re.S
+        ),
+        60,
+        log.read_text,
+    )
     pids = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
     assert set(pids) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
     os.killpg(int(pids["receiver"].split()[0]), signal.SIGKILL)
