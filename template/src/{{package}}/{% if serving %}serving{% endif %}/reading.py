@@ -93,12 +93,14 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
         many: Whether the body was an array.
         ids: The id of each row as it came, or as it was made up.
         at: When it was asked, ISO 8601 in UTC; empty if that is now.
+        way: What it is noted as; empty if that is how it was answered.
     """
 
     rows: list[Any]
     many: bool
     ids: list[Any]
     at: str = ""
+    way: str = ""
 
 
 class Reader:
