@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, fork_of
 
 Change = Callable[[Project], None]
 
@@ -155,9 +155,12 @@ MUTANTS = [
 
 
 @pytest.fixture(scope="session")
-def committed(trained: Project) -> Project:
+def committed(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The trained project as a colleague clones it, with the gates of real life and a champion that was measured on the same."""
-    trained.set_params(
+    project = fork_of(
+        trained, tmp_path_factory.mktemp("committed") / "project"
+    )  # other tests go on with the gates of that one
+    project.set_params(
         gate={
             "metric": "auc",
             "at_least": {"auc": 0.6},
@@ -166,21 +169,18 @@ def committed(trained: Project) -> Project:
             "worse_than_champion": 0.5,
         }
     )
-    trained.make("review")
-    commit(trained, "as it is")
-    return trained
+    project.make("review")
+    commit(project, "as it is")
+    return project
 
 
 @pytest.fixture
 def colleague(committed: Project, tmp_path: Path) -> Project:
-    from conftest import fork_of
-
     project = fork_of(committed, tmp_path / "project")
     project.environment["BASE"] = project.command("git", "rev-parse", "HEAD").stdout.strip()
     return project
 
 
-@pytest.mark.long
 def test_nothing_stops_the_project_as_it_is(colleague: Project) -> None:
     """All gates; that of the model passed where `committed` is made, and each in test_workflows.py."""
     gates = dict.fromkeys(mutant.gate for mutant in MUTANTS if not mutant.gate.startswith("test "))
