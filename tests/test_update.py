@@ -249,12 +249,12 @@ def check(project: Project, environment: Path) -> None:
 
 
 def cases() -> Iterator[object]:
-    """Every release, and the commit before this one, with every set of answers; a few of them in `make test`."""
+    """Every release, and the commit before this one, with every set of answers; of these the oldest and the newest in `make test`."""
     known = [] if missing() else release.released(ROOT)  # the fixture says what is missing
     refs = [*(f"v{version}" for version in known), "HEAD~1"]
     for name in SETS:
         for ref in refs:
-            marks = [] if name in TWO and ref in refs[-2:] else [pytest.mark.long]
+            marks = [] if name in TWO and ref in (refs[0], *refs[-2:]) else [pytest.mark.long]
             yield pytest.param(name, ref, id=f"{name}-{ref}", marks=marks)
 
 
