@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, clean_environment, end, free_port
+from conftest import Project, clean_environment, end, free_port, wait_until
 
 # What any program that talks to the broker would do, run with the project's packages: send lines, read a stream from its
 # beginning, say how many messages were given out and not acknowledged.
@@ -353,6 +353,8 @@ def test_nothing_is_lost_when_the_broker_and_who_consumes_are_killed(
         first.kill()
     with consuming(streaming, broker, tmp_path / "log") as second:
         found = all_answered(broker, len(asked), second)
+        # What the first had answered and not confirmed comes again, to be confirmed.
+        wait_until(lambda: broker.ask("pending", "rows") == 0, 60, lambda: second.said)
         said = second.stop()
     assert "Traceback" not in first.said + said and "f1" not in first.said + said, "no values in what it says"
     assert {name: {json.loads(line)["score"] for line in answers} for name, answers in found.items()} == {
