@@ -50,7 +50,7 @@ beside: .venv/.ready ## a project beside a repository of yours: make beside REPO
 	@$(BIN)/python -m beside "$$REPOSITORY" "$$INTO"
 
 test: .venv/.ready ## what a change has to pass: a full path through every capability
-	@$(BIN)/pytest -m "not long" -n $(WORKERS)
+	@$(BIN)/pytest -m "not long" -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
 	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $(if $(ONLY),-k "$(ONLY)")

@@ -92,6 +92,17 @@ def need(said: str) -> None:
         pytest.skip(said)
 
 
+LAST = ("monitoring", "fleet", "serving_batch", "replay", "release", "mutants", "readme", "tested", "beside", "questions", "migrate",
+        "serving_stream", "serving", "render", "setup")  # fmt: skip
+"""Modules that take the least time, the longest of them first; all others take longer."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: what begins when all else is done has one worker, and the others have nothing to do."""
+    place = {f"test_{name}": number for number, name in enumerate(LAST, start=1)}
+    items.sort(key=lambda item: place.get(item.path.stem, 0))
+
+
 @pytest.fixture(scope="session")
 def template() -> Path:
     """The template as it stands in the work tree, as a clean clone with one commit on top."""

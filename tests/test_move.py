@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, end, fork_of, free_port, mlflow_server
+from conftest import Project, end, fork_of, free_port, mlflow_server, once
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -38,14 +38,24 @@ def rows_of(project: Project) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def promoted(trained: Project) -> Project:
+    """A project whose second version is the champion, and that was not run since; to copy."""
+
+    def make(folder: Path) -> None:
+        project = fork_of(trained, folder)
+        project.set_params(seed=21)
+        assert "2, challenger" in project.make("run")
+        project.make("promote", "WHY=better")
+        rows_of(project)
+
+    folder = once("promoted/project", make)
+    return Project(folder, **{**trained.environment, "SOURCE_URI": str(folder.parent / "source")})
+
+
 @pytest.fixture
-def second(fork: Project) -> Project:
-    """A project whose second version is the champion, and that was not run since."""
-    fork.set_params(seed=21)
-    assert "2, challenger" in fork.make("run")
-    fork.make("promote", "WHY=better")
-    rows_of(fork)
-    return fork
+def second(promoted: Project, tmp_path: Path) -> Project:
+    return fork_of(promoted, tmp_path / "project")
 
 
 def test_a_moved_folder_works(second: Project, tmp_path: Path) -> None:
