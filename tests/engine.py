@@ -1,8 +1,8 @@
 """Containers on this machine: podman, and images made of what Debian's and Python's packages bring.
 
-On an ordinary machine docker or podman is there and pulls `python:3.11-slim` and HAProxy's image from their registry; a machine that
-reaches none makes both here, under the same names, so that the project's own files are used unchanged. All that differs stands
-in this module.
+On an ordinary machine docker or podman is there and pulls `python:3.11-slim`, HAProxy's image and those of the servers that watch from
+their registry; a machine that reaches none makes them here, under the same names, so that the project's own files are used unchanged.
+All that differs stands in this module.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ PACKAGES = ("podman", "buildah", "runc", "mmdebstrap", "netavark", "aardvark-dns
 BASE = "docker.io/library/python:3.11-slim"
 PROXY = "docker.io/library/haproxy:3.2-alpine"
 """Under this name stands Debian's version of HAProxy, an older one."""
+WATCHING = {
+    "prometheus": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+    "grafana": Path(__file__).with_name("stand_in.py"),
+}
+"""What stands under the names of those images: Debian's programs, older ones as well, and what answers where Grafana would."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 SETTINGS = """\
 [containers]
@@ -78,7 +84,7 @@ def podman(*words: str, check: bool = True, **more: str) -> subprocess.Completed
 
 
 def images() -> str:
-    """Make the two images, once for all that runs here; what is missing, in words, where they cannot be made."""
+    """Make the images of what answers, once for all that runs here; what is missing, in words, where they cannot be made."""
     said = bring("podman", "runc", "mmdebstrap", "haproxy")
     if said:
         return said
@@ -88,6 +94,29 @@ def images() -> str:
             _python()
         if podman("image", "exists", PROXY, check=False).returncode:
             _haproxy()
+    return ""
+
+
+def watching(names: dict[str, str]) -> str:
+    """Make the images of what watches, of programs that are installed here.
+
+    Args:
+        names: The image of each server, as a project names it.
+
+    Returns:
+        What is missing, in words, where they cannot be made.
+    """
+    said = images() or bring("prometheus", "prometheus-alertmanager")
+    if said:
+        return said
+    with FileLock(f"{PLACE}.lock"):
+        for name, image in names.items():
+            if podman("image", "exists", image, check=False).returncode:
+                with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
+                    shutil.copy2(shutil.which(WATCHING[name]) or WATCHING[name], Path(scratch) / "server")
+                    start = '["python", "/server"]' if name == "grafana" else '["/server"]'
+                    (Path(scratch) / "Dockerfile").write_text(f"FROM {BASE}\nCOPY server /\nENTRYPOINT {start}\n")
+                    podman("build", "--pull=never", "--tag", image, scratch)
     return ""
 
 

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import engine
 import grafana
 import prometheus
 import pytest
@@ -606,3 +607,63 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make, served: Proj
     wait_until(lambda: not left(), 10, left)
     assert other.poll() is None
     end(other)
+
+
+def test_up_starts_containers_and_an_alert_reaches_the_receiver(make: Make) -> None:
+    """With the rights and folders of monitoring/compose.yaml, and what a project adds beside it."""
+    project = make("In containers")
+    services = yaml.safe_load((project / "monitoring/compose.yaml").read_text())["services"]
+    names = {name: re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", service["image"]) for name, service in services.items()}
+    need(engine.watching(names))
+    more = {**engine.environment(), "ENGINE": "containers", "GRAFANA_PORT": str(free_port()), "ONLY": "receiver"}
+    project.environment.update(more)
+    (project / "monitoring/compose.override.yaml").write_text(
+        "services: {grafana: {environment: {GF_USERS_DEFAULT_THEME: light}}}\n"
+    )
+
+    def ask(name: str, path: str) -> Any:
+        address = f"http://127.0.0.1:{project.environment[f'{name}_PORT']}"
+        with urllib.request.urlopen(address + path, timeout=20) as answer:
+            return json.load(answer)
+
+    def containers() -> dict[str, dict[str, Any]]:
+        running = engine.podman("ps", "--quiet", "--filter", "name=in-containers-").stdout.split()
+        found = json.loads(engine.podman("inspect", *running).stdout) if running else []
+        return {one["Name"].removeprefix("in-containers-"): one for one in found}
+
+    try:
+        said = project.make("up")
+        for name in services:
+            assert f"http://127.0.0.1:{project.environment[f'{name.upper()}_PORT']}" in said
+        there = containers()
+        assert set(there) == set(services)
+        for name, one in there.items():
+            host = one["HostConfig"]
+            assert host["ReadonlyRootfs"] and host["NetworkMode"] == "host" and not one["EffectiveCaps"], name
+            assert "no-new-privileges" in host["SecurityOpt"], name
+        assert "GF_USERS_DEFAULT_THEME=light" in there["grafana"]["Config"]["Env"]
+        rules = [
+            rule["name"] for group in ask("PROMETHEUS", "/api/v1/rules")["data"]["groups"] for rule in group["rules"]
+        ]
+        files = (project / "monitoring/prometheus/rules").glob("*.yml")
+        assert sorted(rules) == sorted(
+            re.findall(r"(?:alert|record): (\S+)", "".join(file.read_text() for file in files))
+        )
+        boards = [
+            json.loads(file.read_text())["title"] for file in (project / "monitoring/grafana/dashboards").glob("*.json")
+        ]
+        assert sorted(one["title"] for one in ask("GRAFANA", "/api/search")) == sorted(boards)
+        query = urllib.parse.urlencode({"query": 'up{job="receiver"}'})
+        up = f"/api/datasources/proxy/uid/prometheus/api/v1/query?{query}"
+        wait_until(lambda: [one["value"][1] for one in ask("GRAFANA", up)["data"]["result"]] == ["1"], 60)
+        alert = {"labels": {"alertname": "One", "action": "retrain"}, "annotations": {"summary": "a test"}}
+        post(f"http://127.0.0.1:{project.environment['ALERTMANAGER_PORT']}/api/v2/alerts", [alert])
+        audit = project / "monitoring/audit.jsonl"
+        wait_until(lambda: audit.exists() and '"retrain"' in audit.read_text(), 90)
+        project.make("up")  # reads all settings anew
+        assert {one["Id"] for one in containers().values()}.isdisjoint(one["Id"] for one in there.values())
+    finally:
+        project.make("down")
+    assert not containers()
+    for kept in ("prometheus/wal", "alertmanager", "grafana/grafana.db"):
+        assert (project / ".monitoring" / kept).exists(), "what they wrote stays"
