@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import math
 import os
+import random
 import resource
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +25,7 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
-from conftest import Project, clean_environment, end, free_port, once, wait_for, wait_until
+from conftest import Project, Render, borrowing, clean_environment, end, free_port, once, wait_for, wait_until
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
@@ -93,6 +96,58 @@ def test_it_starts_quickly_and_small_without_what_training_needs(served: Project
     assert "distance" in said
     serving.process.send_signal(signal.SIGTERM)
     assert serving.process.wait(30) == 0
+
+
+FORMS = """
+from {package}.core import model
+from {package}.params import load_run
+from {package}.stages import split
+from {package}.stages.bundle import choose, rows_to_agree_on
+from {package}.io import bundle
+import dataclasses
+run, loaded = load_run(), bundle.load("models/bundle")
+inputs, y = split.training(run)
+for guess in model.FIRST_GUESS:
+    fitted = model.build_model(run.problem, guess, run.seed).fit(inputs, y)
+    print(guess["family"], *choose(dataclasses.replace(loaded, model=fitted), rows_to_agree_on(loaded))[::2])
+"""
+
+
+def test_a_table_of_ones_own_is_answered_without_what_fitted_it(
+    served: Project, service_only: Path, render: Render, prefect_server: str, tmp_path: Path
+) -> None:
+    """Gaps in words and numbers, rare words, a target with a long tail: whichever family wins, it is ONNX in the service."""
+    random.seed(3)
+    quarters = ["north", "south", "west", ""]
+
+    def row(number: int) -> str:
+        size, quarter = random.lognormvariate(4, 0.4), random.choices([*quarters, "the ferry"], [4, 3, 2, 1, 0.02])[0]
+        rent = math.exp(2 + 0.8 * math.log(size) + 0.3 * (quarter == "west") + random.gauss(0, 0.2))
+        return f"{number},{'' if random.random() < 0.1 else round(size, 1)},{quarter},{random.choice('ABC')},{rent:.2f}"
+
+    (tmp_path / "rents.csv").write_text("\n".join(["id,size,quarter,heating,rent", *map(row, range(2500))]) + "\n")
+    answers = {"data_source": "own", "serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose"}
+    shutil.copytree(render(**answers), tmp_path / "project")
+    project = borrowing(tmp_path / "project", served.folder, prefect_server)
+    project.make("adopt", f"DATA={tmp_path / 'rents.csv'}", "TARGET=rent", "ID=id")
+    assert "LOG_TARGET = True" in (project / f"src/{project.package}/core/model.py").read_text()
+    project.set_params(search={"trials": 2}, evaluation={"bootstrap": 20})
+    assert "1, champion" in project.make("run")
+    forms = project.python(FORMS.format(package=project.package)).splitlines()
+    assert [line.split()[:2] for line in forms] == [["boosting", "model.onnx"], ["linear", "model.onnx"]], forms
+    assert "version 1 as onnx" in project.make("bundle")
+    rows = [{"id": 1, "size": 60.5, "quarter": "west", "heating": "A"}, {"id": 2, "size": None, "quarter": None, "heating": "B"},
+            {"id": 3, "size": 1e5, "quarter": "nowhere", "heating": "C"}]  # fmt: skip
+    serving = Serving(project, service_only)
+    try:
+        answered = serving.post("/predict", rows)
+    finally:
+        end(serving.process)
+    (project / "rows.json").write_text(json.dumps(rows))
+    score = "import json, pandas; from pathlib import Path; from {0}.io import bundle; rows = pandas.read_json('rows.json', dtype=False)\n"
+    score += "print(json.dumps(bundle.load(Path('models/bundle')).score(rows.astype({{'size': 'float32', 'quarter': 'str'}})).tolist()))"
+    known = json.loads(project.python(score.format(project.package)))
+    assert [one["score"] for one in answered] == pytest.approx(known, rel=1e-5)
 
 
 def test_whatever_is_sent_it_has_a_clear_answer(serving: Serving) -> None:
