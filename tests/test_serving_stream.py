@@ -79,7 +79,7 @@ async def amqp():
         return found
     return queue.declaration_result.message_count
 async def kafka():
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.admin import AIOKafkaAdminClient
     hosts = url.partition("://")[2]
     if verb == "send":
@@ -87,15 +87,14 @@ async def kafka():
         await client.start()
         await asyncio.gather(*[client.send_and_wait(name, line) for line in lines])
         return await client.stop()
-    client = AIOKafkaConsumer(bootstrap_servers=hosts, enable_auto_commit=False, auto_offset_reset="earliest")
+    client = AIOKafkaConsumer(name, bootstrap_servers=hosts, enable_auto_commit=False, auto_offset_reset="earliest")
     await client.start()
-    await client.topics()
-    parts = [TopicPartition(name, number) for number in client.partitions_for_topic(name) or []]
+    while not (parts := client.assignment()):  # all of them, without a group
+        await asyncio.sleep(0.1)
     ends = await client.end_offsets(parts)
     if verb == "read":
         found = []
-        client.assign(parts)
-        while parts and any([await client.position(part) < ends[part] for part in parts]):
+        while any([await client.position(part) < ends[part] for part in parts]):
             for records in (await client.getmany(timeout_ms=500)).values():
                 found += [record.value.decode() for record in records]
         return found
