@@ -436,6 +436,7 @@ def test_the_sample_goes_when_a_table_comes(demo: Project, tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------------- How to
 
 
+@pytest.mark.long
 def test_the_how_to(own: Own, tmp_path: Path) -> None:
     """docs/how-to.md, step by step: a column more, what is known of it, a feature more, another model, another place."""
     random.seed(8)

@@ -65,6 +65,13 @@ def test_nothing_runs_twice(demo: Project) -> None:
     assert demo.registry("len(r.versions())") == "1"
 
 
+def test_what_conducts_a_run_loads_none_of_what_works_in_it(trained: Project) -> None:
+    """It begins as often as anybody looks for something new. A parser (lark) would take half of its time."""
+    loaded = trained.python(f"import sys, {trained.package}.flows.train; print(*sys.modules)").split()
+    assert "prefect" in loaded
+    assert not {"lark", "sklearn", "scipy", "mlflow", "matplotlib", "duckdb", "optuna"} & set(loaded)
+
+
 @pytest.mark.long
 def test_own_checks_and_tests_pass(demo: Project) -> None:
     """Of a project that was run; of one as it is rendered: test_workflows.py."""
