@@ -289,7 +289,7 @@ def test_kill_the_orchestrator_alone(fork: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["log", pytest.param("register", marks=LONG), "promote", pytest.param("settle", marks=LONG)]
+    "step", ["promote", *(pytest.param(step, marks=LONG) for step in ("log", "register", "settle"))]
 )
 def test_kill_between_two_steps_of_the_registry(fork: Project, step: str) -> None:
     """Each step is done once, wherever the run was cut off."""
