@@ -92,6 +92,8 @@ def test_a_moved_folder_works(second: Project, tmp_path: Path) -> None:
     (last / ".venv/bin").mkdir(parents=True)
     assert "version 1 is reproduced" in last.make("reproduce", "VERSION=1")
     assert not (last / ".cache/venv").exists()
+    last.set_params(seed=22)
+    assert "3, challenger" in last.make("run")
     assert not there.folder.exists() and not home.folder.exists()
 
 
@@ -222,6 +224,7 @@ def test_the_registry_moves_to_a_server(second: Project, server: str, tmp_path: 
     assert "is the store in use" in second.make("move-registry", f"URI={server}/", fails=True)
     assert "version 4 is the champion" in second.make("promote")
     assert "version 1 is the champion" in second.make("rollback")
+    assert "version 1 is reproduced" in second.make("reproduce", "VERSION=1")
     second.set_params(seed=25)
     assert "5, challenger" in second.make("run")
 

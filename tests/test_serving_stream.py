@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,7 +266,7 @@ class Kafka(Broker):
         "</dependency></dependencies></project>"
     )
 
-    def __init__(self, folder: Path, project: Project) -> None:
+    def __init__(self, folder: Path, project: Project, *, more: dict[str, str] | None = None, users: str = "") -> None:
         super().__init__(folder, project)
         self._archives = once("kafka", self._bring)
         here, control = f"PLAINTEXT://127.0.0.1:{self.port}", f"127.0.0.1:{free_port()}"
@@ -275,10 +277,13 @@ class Kafka(Broker):
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT", "num.partitions": 3,
             "offsets.topic.replication.factor": 1, "offsets.topic.num.partitions": 1, "group.initial.rebalance.delay.ms": 0,
         }  # fmt: skip
+        for name, value in (more or {}).items():  # of names that stand there already, another value behind the first
+            settings[name] = f"{settings[name]},{value}" if name in settings else value
         (folder / "settings").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         words = self._java(
-            "kafka.tools.StorageTool", "format", "--standalone", "-t", "c29tZSByYW5kb20gaWQgMQ", "-c", "settings"
-        )
+            "kafka.tools.StorageTool", "format", "--standalone", "-t", "c29tZSByYW5kb20gaWQgMQ", "-c", "settings",
+            *(f"--add-scram={kind}=[{users}]" for kind in ("SCRAM-SHA-256", "SCRAM-SHA-512") if users),
+        )  # fmt: skip
         subprocess.run(words, cwd=folder, check=True, capture_output=True)
 
     def _bring(self, folder: Path) -> None:
@@ -312,7 +317,9 @@ every_broker = pytest.mark.parametrize(
 class Consuming:
     """A consumer that runs, and what it has said."""
 
-    def __init__(self, project: Project, broker: Broker, log: Path, code: str = "", **environment: str) -> None:
+    def __init__(
+        self, project: Project, broker: Broker | SimpleNamespace, log: Path, code: str = "", **environment: str
+    ) -> None:
         program = (
             ["-c", code.replace("PACKAGE", project.package)] if code else ["-m", f"{project.package}.serving.stream"]
         )
@@ -353,7 +360,9 @@ class Consuming:
 
 
 @contextlib.contextmanager
-def consuming(project: Project, broker: Broker, log: Path, code: str = "", **environment: str) -> Iterator[Consuming]:
+def consuming(
+    project: Project, broker: Broker | SimpleNamespace, log: Path, code: str = "", **environment: str
+) -> Iterator[Consuming]:
     one = Consuming(project, broker, log, code, **environment)
     try:
         yield one
@@ -484,6 +493,40 @@ def test_an_answer_whose_row_was_not_acknowledged_comes_again_as_the_same(
     again = broker.read("answers")
     assert len(first) == 30 and len(again) == (30 if broker.scheme == "nats" else 60)
     assert {json.dumps(one) for one in again} == {json.dumps(one) for one in first}, "also ids that were made up"
+
+
+@pytest.mark.long
+def test_kafka_lets_in_who_has_the_password(streaming: Project, tmp_path: Path) -> None:
+    """Encrypted, with a certificate made on the spot; who has another one is told that nobody answers, and not with what password."""
+    port, password = free_port(), secrets.token_hex(8)
+    certificate, key, both = (tmp_path / name for name in ("certificate.pem", "key.pem", "both.pem"))
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]  # fmt: skip
+    subprocess.run(words, check=True, capture_output=True)
+    both.write_text(key.read_text() + certificate.read_text())
+    here, module = f"SASL_SSL://127.0.0.1:{port}", "org.apache.kafka.common.security"
+    guarded = {
+        "listeners": here, "advertised.listeners": here, "listener.security.protocol.map": "SASL_SSL:SASL_SSL",
+        "ssl.keystore.type": "PEM", "ssl.keystore.location": str(both),
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{module}.plain.PlainLoginModule required user_ada="{password}";',
+        **{f"listener.name.sasl_ssl.scram-sha-{bits}.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;" for bits in (256, 512)},
+    }  # fmt: skip
+    broker = Kafka(tmp_path / "broker", streaming, more=guarded, users=f"name=ada,password={password}")
+    broker.start()
+    try:
+        for number, words in enumerate(("", "?mechanism=SCRAM-SHA-256", "?mechanism=SCRAM-SHA-512"), start=1):
+            broker.send([json.dumps(row) for row in rows(streaming, 5 * number)[-5:]])
+            there = SimpleNamespace(url=f"kafkas://ada:{password}@127.0.0.1:{port}{words}")
+            with consuming(streaming, there, tmp_path / "log", SSL_CERT_FILE=str(certificate)) as one:
+                all_answered(broker, 5 * number, one)
+                one.stop()
+            wrong = SimpleNamespace(url=f"kafkas://ada:another-word@127.0.0.1:{port}{words}")
+            with consuming(streaming, wrong, tmp_path / "log", SSL_CERT_FILE=str(certificate)) as one:
+                one.wait_for("the broker does not answer")
+                assert "another-word" not in one.said and "Traceback" not in one.said
+    finally:
+        broker.close()
 
 
 def test_an_address_that_is_none_is_refused(streaming: Project) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 from lab import PACKAGE, ROOT, Lab, Project
 from rows import Row, limited, repeated
@@ -74,7 +73,7 @@ def measure(lab: Lab) -> list[Row]:
     body = json.dumps(dict(zip(expected["columns"], expected["rows"][0], strict=True)))
     more = {"PYTHONPATH": str(project.folder / "src"), "OMP_NUM_THREADS": "1"}
     words = [project.python, "-m", f"{PACKAGE}.serving.online"]
-    shadow = {"alone": "", "beside": str(Path("dist/shadow"))}
+    shadow = {"alone": "", "beside": "dist/shadow"}
     servers = {
         way: Server(way, words, "/health/ready", "/predict", body, project.folder, {**more, "SHADOW_DIR": shadow[way]}) for way in WAYS
     }  # fmt: skip
