@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,12 @@ def ask(address: str, asked: object, **headers: str) -> bytes:
     request = urllib.request.Request(f"http://{address}/predict", json.dumps(asked).encode(), head)
     with urllib.request.urlopen(request, timeout=20) as answer:
         return re.sub(rb'"prediction_id":"\w+"', b"", answer.read())
+
+
+def answers(place: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://{place}/metrics", timeout=10):
+        return True
+    return False
 
 
 class Told(dict[str, Any]):
@@ -329,7 +335,7 @@ def test_errors_while_it_comes_in_stop_it(project: Project, tmp_path: Path) -> N
 def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> None:
     """`make promote-live`, as the loop does it: registry and service go together, and go back together; a shadow is asked beside."""
     watched = render(serving=["online", "batch", "streaming", "hybrid"], deploy="compose", monitoring=True)
-    for name in ("ci", "deploy", "make", "src"):
+    for name in ("ci", "deploy", "make", "monitoring", "src"):
         shutil.copytree(watched / name, project / name, dirs_exist_ok=True)
     more = {"PROXY": "built-in", "SHADOW_DIR": "bundles/1", "SIGNING_KEY": ""}
     deploy(project, 2, ENGINE="process", **more)
@@ -351,6 +357,24 @@ def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> N
     assert first != second and state(project)["live"]["release"]["version"] == 1
     last = audit(project)[-1]
     assert (last["action"], last["to"]["version"], last["why"], last["result"]) == ("deploy", 1, "it won", "live")
+
+    one_more = [
+        ".venv/bin/python",
+        "-m",
+        "ci.replicas",
+        "2",
+        "--why",
+        "rows wait",
+    ]  # as the receiver of alerts asks for it
+    done = project.command(*one_more, **more)
+    assert "dev has 2 replicas" in done.stdout, done.stderr
+    assert ask(address, rows(project)) == first and state(project)["live"]["replicas"] == 2
+    groups = json.loads((project / "monitoring/targets.json").read_text())
+    asked = [place for one in groups if one["labels"]["job"] == "service" for place in one["targets"]]
+    assert len(asked) == 4 and len([place for place in asked if answers(place)]) == 2, "of both colours those of one"
+    assert [audit(project)[-1][name] for name in ("action", "why", "result")] == ["deploy", "rows wait", "live"]
+    done = project.command(*one_more, **more)
+    assert done.returncode == 1 and "lets it have 2" in done.stderr
 
     code = project / CODE.format(project.package)
     code.write_text(code.read_text() + WRONG.format(rows=0, more=0.001))
