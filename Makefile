@@ -1,5 +1,10 @@
 # `make` lists the targets. Everything that they need is fetched into .venv and .tools here.
 
+# A value given on the command line reaches a recipe through the environment, as it was typed: recipes read "$$REF", never $(REF),
+# so that neither make nor the shell expands what it contains. A nested make reads the same environment.
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+MAKEOVERRIDES =
+
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
@@ -53,7 +58,7 @@ test: .venv/.ready ## what a change has to pass: a full path through every capab
 	@$(BIN)/pytest -m "not long" -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
-	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $(if $(ONLY),-k "$(ONLY)")
+	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $${ONLY:+-k "$$ONLY"}
 
 check: .venv/.ready ## format, lint, types, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
@@ -64,14 +69,14 @@ format: .venv/.ready ## format the code, mend what the linter can mend
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 bench: .venv/.ready ## measure, and write docs/benchmarks.md [ONLY=name]
-	@$(BIN)/python benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python benchmarks/run.py $${ONLY:+--only="$$ONLY"}
 
 fleet-status: .venv/.ready ## who follows which release, how far from the standard: make fleet-status PROJECTS=projects.txt [JSON=1]
-	@$(BIN)/python ci/fleet.py status "$(PROJECTS)" $(if $(JSON),--json)
+	@$(BIN)/python ci/fleet.py status "$$PROJECTS" $${JSON:+--json}
 
 fleet-update: .venv/.ready ## update many projects in waves, each on a branch: make fleet-update PROJECTS=projects.txt [PLAN=1] [REF=]
-	@$(BIN)/python ci/fleet.py update "$(PROJECTS)" $(if $(JSON),--json) $(if $(REF),--ref "$(REF)") $(if $(SET),--set "$(SET)") \
-	  $(if $(WAVES),--waves "$(WAVES)") $(if $(CHECKS),--checks "$(CHECKS)") $(if $(PLAN),--plan) $(if $(TRUST),--trust) $(if $(FORCE),--force)
+	@$(BIN)/python ci/fleet.py update "$$PROJECTS" $${JSON:+--json} $${REF:+--ref="$$REF"} $${SET:+--set="$$SET"} \
+	  $${WAVES:+--waves="$$WAVES"} $${CHECKS:+--checks="$$CHECKS"} $${PLAN:+--plan} $${TRUST:+--trust} $${FORCE:+--force}
 
 canary: .venv/.ready ## does a project work with the newest packages and the newest Copier?
 	@$(BIN)/python ci/canary.py

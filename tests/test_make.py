@@ -1,0 +1,111 @@
+"""Values given to `make` reach the programs as they were typed: neither make nor the shell expands them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Render
+
+HOSTILE = "`touch HIT` $(touch HIT) $$(touch HIT) $(shell touch HIT) ${HOME} costs $5 $$ \"q\" 'it's' \\ # ; touch HIT"
+RECORDER = '#!/bin/sh\n{ printf "%s\\036" "$@"; env; printf "\\035"; } >>"$RECORD"\n'
+TARGET = re.compile(r"^([a-z][a-z-]*):(?!=)", re.MULTILINE)
+VALUE = re.compile(r"\$\$\{?([A-Z][A-Z_]+|[AB]\b)")
+
+
+@pytest.fixture(scope="module")
+def stubbed(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with every option whose installed programs only write down what they were given."""
+    folder = tmp_path_factory.mktemp("make") / "project"
+    shutil.copytree(render(serving="[online,batch,streaming,hybrid]", deploy="compose", monitoring="true"), folder)
+    tools = folder / ".venv/bin"
+    tools.mkdir(parents=True)
+    for name in (
+        "python",
+        "flight_delays",
+        "pytest",
+        "ruff",
+        "mypy",
+        "pre-commit",
+        "uv",
+        "git",
+        "podman",
+        "docker",
+        "promtool",
+        "amtool",
+    ):
+        (tools / name).write_text(RECORDER)
+        (tools / name).chmod(0o755)
+    (folder / ".venv/.ready").write_text(f"{(folder / '.venv').resolve()}\n")
+    return folder
+
+
+def run(folder: Path, target: str, values: dict[str, str], record: Path, *, typed: bool) -> str:
+    """Run one target with values on the command line, or in the environment; return what its programs recorded."""
+    record.unlink(missing_ok=True)
+    kept = {"HOME": str(folder), "PATH": f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(
+        [
+            "make",
+            "--no-print-directory",
+            target,
+            *((f"{key}={value}" for key, value in values.items()) if typed else ()),
+        ],
+        cwd=folder,
+        env={**kept, "RECORD": str(record), **({} if typed else values)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return record.read_text() if record.exists() else ""
+
+
+def targets_and_values(*makefiles: Path) -> tuple[list[str], list[str]]:
+    text = "\n".join(file.read_text() for file in makefiles)
+    return sorted(set(TARGET.findall(text)) - {"test-all"}), sorted(set(VALUE.findall(text)) - {"RECORD"})
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["command line", "environment"])
+def test_no_target_of_a_project_expands_a_value(stubbed: Path, tmp_path: Path, typed: bool) -> None:
+    targets, values = targets_and_values(stubbed / "Makefile", *(stubbed / "make").glob("*.mk"))
+    assert {"promote", "score", "deploy", "monitor"} <= set(targets)
+    assert {"WHY", "VERSION", "INPUT", "OUTPUT", "ONLY", "HEAL", "BUNDLE"} <= set(values)
+    ran = 0
+    for target in targets:
+        ran += bool(run(stubbed, target, dict.fromkeys(values, HOSTILE), tmp_path / "record", typed=typed))
+        assert not (stubbed / "HIT").exists(), f"make {target} runs what a value contains"
+    assert ran > 0.8 * len(targets)  # the others need tools of the system, or call no program
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["command line", "environment"])
+@pytest.mark.parametrize(
+    ("target", "name", "option"),
+    [
+        ("promote", "WHY", "--why="),
+        ("rollback", "WHY", "--why="),
+        ("promote-live", "WHY", "--why="),  # nests another make
+        ("predict", "INPUT", ""),
+        ("update", "SET", "--set="),
+        ("shadow", "VERSION", "--version="),
+        ("adopt", "QUERY", "--query="),
+    ],
+)
+def test_a_value_arrives_as_typed(
+    stubbed: Path, tmp_path: Path, target: str, name: str, option: str, typed: bool
+) -> None:
+    record = run(stubbed, target, {name: HOSTILE}, tmp_path / "record", typed=typed)
+    assert f"{option}{HOSTILE}\036" in record
+    assert f"{name}={HOSTILE}\n" in record, "the environment of the program has another value"
+
+
+def test_no_target_of_the_repository_reads_a_value_through_make() -> None:
+    """The same mechanism: recipes of this repository read values from the environment, too."""
+    makefile = ROOT / "Makefile"
+    _, values = targets_and_values(makefile)
+    assert {"ONLY", "PROJECTS", "REF"} <= set(values)
+    recipes = "".join(line for line in makefile.read_text().splitlines(keepends=True) if line.startswith(("\t", "  ")))
+    assert not re.findall(rf"\$\((?:if \$\()?({'|'.join(values)})\b", recipes)
