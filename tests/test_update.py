@@ -594,3 +594,18 @@ def test_what_is_fixed_at_birth_is_refused_with_the_reason(
     with pytest.raises(ValueError, match="since this project began"):  # Copier by itself refuses it, too
         copier.run_update(project.folder, data=given, defaults=True, overwrite=True, quiet=True, vcs_ref="HEAD")
     assert not git(project.folder, "status", "--porcelain")
+
+
+# ------------------------------------------------------------------------------------------------------------ Lock
+
+
+def test_a_stale_lock_is_found_and_not_renewed(small_environment: Path, tmp_path: Path) -> None:
+    """`make check-lock` needs no environment, and CI installs nothing but the lock."""
+    shutil.copytree(small_environment, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns(".venv"))
+    project = Project(tmp_path / "project")
+    assert "uv.lock matches pyproject.toml" in project.make("check-lock")
+    project.replace("pyproject.toml", "dependencies = []", 'dependencies = ["tomlkit>=0.13"]')
+    before = (project / "uv.lock").read_bytes()
+    assert "run `uv lock`" in project.make("check-lock", fails=True)
+    assert "--locked" in project.make("setup", fails=True, CI="true")
+    assert (project / "uv.lock").read_bytes() == before and not (project / ".venv/.ready").exists()
