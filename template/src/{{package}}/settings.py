@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     oidc_issuer: str = ""
     oidc_audience: str = ""
     service_host: str = "127.0.0.1"
+    allow_anonymous: bool = False
     service_port: int = Field(default=8000, ge=0, le=65535)
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     max_rows: int = Field(default=1000, ge=1)
