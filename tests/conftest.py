@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import copier
+import engine
 import prometheus
 import pytest
 import yaml
@@ -64,6 +65,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     place = Path(os.environ[PLACE])
     for file in place.glob("*/pid"):
         os.killpg(int(file.read_text()), signal.SIGTERM)
+    engine.clean()
     if exitstatus == 0:
         shutil.rmtree(place, ignore_errors=True)
 

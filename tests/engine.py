@@ -1,78 +1,182 @@
-"""Containers on this machine: podman, and images made of what Debian's and Python's packages bring.
+"""Podman on this machine, with images made from Debian and Python packages instead of a registry's.
 
-On an ordinary machine docker or podman is there and pulls `python:3.11-slim`, HAProxy's image and those of the servers that watch from
-their registry; a machine that reaches none makes them here, under the same names, so that the project's own files are used unchanged.
-All that differs stands in this module.
+The images have the names that projects use, so that a project's own files work unchanged. They replace `python:3.11-slim`, HAProxy,
+Prometheus, Alertmanager and Grafana. Podman's storage, its networks and these images are below the folder of the test session.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import workspace
 from filelock import FileLock
 
 PACKAGES = ("podman", "buildah", "runc", "mmdebstrap", "netavark", "aardvark-dns", "iptables", "haproxy")
 BASE = "docker.io/library/python:3.11-slim"
 PROXY = "docker.io/library/haproxy:3.2-alpine"
-"""Under this name stands Debian's version of HAProxy, an older one."""
-WATCHING = {
-    "prometheus": "prometheus",
-    "alertmanager": "prometheus-alertmanager",
-    "grafana": Path(__file__).with_name("stand_in.py"),
-}
-"""What stands under the names of those images: Debian's programs, older ones as well, and what answers where Grafana would."""
+STAND_IN = Path(__file__).with_name("stand_in.py")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-SETTINGS = """\
+# `lock_type`: the default is one segment of shared memory for all storages of this machine.
+CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+lock_type = "file"
+tmp_dir = "{folder}/tmp"
+volume_path = "{folder}/volumes"
+image_copy_tmp_dir = "storage"
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+default_subnet_pools = [{{"base" = "10.{subnet}.0.0/16", "size" = 24}}]
 """
-PLACE = Path(tempfile.gettempdir()) / "copier-mlops-engine"
+STORAGE_CONF = """\
+[storage]
+driver = "overlay"
+graphroot = "{folder}/storage"
+runroot = "{folder}/run"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an image is made.
+
+    Attributes:
+        name: name of the image in the local storage.
+        packages: Debian packages, with all that they depend on.
+        parent: recipe of the image that this one extends, instead of packages.
+        python: whether the Python of this machine is added in /usr/local, as in the official image.
+        files: text of each file, by its name in the root folder.
+        entrypoint: command that the container runs, without its arguments.
+        path: PATH in the container.
+    """
+
+    name: str
+    packages: tuple[str, ...] = ()
+    parent: Recipe | None = None
+    python: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    path: str = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that the image depends on: a changed recipe is another image."""
+        machine = [release(), sys.version if self.python else ""]
+        text = json.dumps([asdict(self), machine], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def reference(self) -> str:
+        """Reference of the image in the local storage."""
+        return f"localhost/copier-mlops-tests/{self.name}:{self.digest}"
+
+
+PYTHON = Recipe(
+    name="python",
+    packages=("ca-certificates", "libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5"),
+    python=True,
+    path="/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
+# One image for three servers: most of the time is spent on Debian's base system and on the import.
+SERVERS = Recipe(name="servers", packages=("haproxy", "prometheus", "prometheus-alertmanager"))
+MONITORING = {
+    "prometheus": Recipe(name="prometheus", parent=SERVERS, entrypoint=("/usr/bin/prometheus",)),
+    "alertmanager": Recipe(name="alertmanager", parent=SERVERS, entrypoint=("/usr/bin/prometheus-alertmanager",)),
+    "grafana": Recipe(
+        name="grafana",
+        parent=PYTHON,
+        files=(("server.py", STAND_IN.read_text()),),
+        entrypoint=("python", "/server.py"),
+        path=PYTHON.path,
+    ),
+}
+"""Images of the monitoring servers. Debian's versions are older than those that projects name; Grafana is a stand-in."""
 
 
 def bring(*names: str) -> str:
-    """Make sure that some commands are there; what is missing, in words, where they cannot be brought."""
+    """Install missing commands.
+
+    Returns:
+        What is missing and why, or an empty string.
+    """
     missing = [name for name in names if not shutil.which(name)]
     if not missing:
         return ""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(PACKAGES)}"
-    words = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "-y", "-qq", "--no-install-recommends"]
-    with FileLock(f"{PLACE}.apt.lock"):
-        for more in (["apt-get", "update", "-qq"], [*words, *PACKAGES, *packages_of(missing)]):
-            done = subprocess.run(more, capture_output=True, text=True, check=False)
-            if done.returncode:
-                return f"NOT RUN: {', '.join(missing)} could not be installed: {done.stderr.strip()[-300:]}"
+    failed = apt(*PACKAGES, *packages_of(missing))
+    return f"NOT RUN: {', '.join(missing)} could not be installed: {failed}" if failed else ""
+
+
+def apt(*packages: str) -> str:
+    """Install Debian packages.
+
+    Returns:
+        The end of apt's error message, or an empty string.
+    """
+    options = ["-o", "DPkg::Lock::Timeout=600", "-qq"]
+    with FileLock(workspace.session() / "apt.lock"):
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            for attempt in range(5):
+                done = subprocess.run(["apt-get", *options, *words], capture_output=True, text=True, check=False)
+                if done.returncode == 0:
+                    break
+                time.sleep(2 * attempt)  # the timeout above does not cover the lock of the package lists
+            else:
+                return done.stderr.strip()[-300:]
     return ""
 
 
 def packages_of(names: list[str]) -> list[str]:
-    """The packages that bring commands of another name."""
+    """Return the Debian packages of commands that have another name."""
     return [{"sshd": "openssh-server"}.get(name, name) for name in names]
 
 
+def folder() -> Path:
+    """Return the folder of podman's storage, state and settings; it belongs to the test session."""
+    return workspace.session() / "podman"
+
+
 def environment() -> dict[str, str]:
-    """What podman needs to be told here, and the options of a build that reaches no registry."""
-    PLACE.mkdir(exist_ok=True)
-    (PLACE / "containers.conf").write_text(SETTINGS)
+    """Return the settings of podman and the build options for a machine without a registry."""
+    place = folder()
+    place.mkdir(exist_ok=True)
+    subnet = 128 + int(hashlib.sha256(str(place).encode()).hexdigest(), 16) % 120  # sessions run at the same time
+    for name, text in (("containers.conf", CONTAINERS_CONF), ("storage.conf", STORAGE_CONF)):
+        if not (place / name).exists():
+            partial = place / f".{name}.{os.getpid()}"
+            partial.write_text(text.format(folder=place, subnet=subnet))
+            partial.replace(place / name)
     build = "--pull=never --network=host --format=docker"
     if CERTIFICATES.exists():
         build += f" --secret=id=ca_bundle,src={CERTIFICATES}"
-    return {"DOCKER": "podman", "CONTAINERS_CONF": str(PLACE / "containers.conf"), "IMAGE_OPTIONS": build,
-            "COMPOSE": str(Path(sys.executable).with_name("podman-compose"))}  # fmt: skip
+    return {
+        "DOCKER": "podman",
+        "CONTAINERS_CONF": str(place / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),
+        "REGISTRY_AUTH_FILE": str(place / "auth.json"),
+        "IMAGE_OPTIONS": build,
+        "COMPOSE": str(Path(sys.executable).with_name("podman-compose")),
+    }
 
 
 def podman(*words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run podman on the storage of this session."""
     return subprocess.run(
         ["podman", *words],
         env={**os.environ, **environment(), **more},
@@ -83,89 +187,110 @@ def podman(*words: str, check: bool = True, **more: str) -> subprocess.Completed
     )
 
 
+def clean() -> None:
+    """Remove all containers, networks, volumes and images of this session."""
+    if (folder() / "storage").exists():
+        podman("rm", "--all", "--force", "--time", "0", check=False)
+        podman("network", "prune", "--force", check=False)
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(f"{folder()}/"):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
+        shutil.rmtree(folder(), ignore_errors=True)
+
+
 def images() -> str:
-    """Make the images of what answers, once for all that runs here; what is missing, in words, where they cannot be made."""
-    said = bring("podman", "runc", "mmdebstrap", "haproxy")
-    if said:
-        return said
-    environment()
-    with FileLock(f"{PLACE}.lock"):
-        if podman("image", "exists", BASE, check=False).returncode:
-            _python()
-        if podman("image", "exists", PROXY, check=False).returncode:
-            _haproxy()
-    return ""
+    """Make the images of the service and the proxy, once for the session.
+
+    Returns:
+        What is missing and why, or an empty string.
+    """
+    missing = bring("podman", "runc", "mmdebstrap", "haproxy")
+    if not missing:
+        provide(PYTHON, BASE)
+        provide(SERVERS, PROXY)
+    return missing
 
 
 def watching(names: dict[str, str]) -> str:
-    """Make the images of what watches, of programs that are installed here.
+    """Make the images of the monitoring servers, once for the session.
 
     Args:
-        names: The image of each server, as a project names it.
+        names: image reference of each server, as a project names it.
 
     Returns:
-        What is missing, in words, where they cannot be made.
+        What is missing and why, or an empty string.
     """
-    said = images() or bring("prometheus", "prometheus-alertmanager")
-    if said:
-        return said
-    with FileLock(f"{PLACE}.lock"):
+    missing = images()
+    if not missing:
         for name, image in names.items():
-            if podman("image", "exists", image, check=False).returncode:
-                with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
-                    shutil.copy2(shutil.which(WATCHING[name]) or WATCHING[name], Path(scratch) / "server")
-                    start = '["python", "/server"]' if name == "grafana" else '["/server"]'
-                    (Path(scratch) / "Dockerfile").write_text(f"FROM {BASE}\nCOPY server /\nENTRYPOINT {start}\n")
-                    podman("build", "--pull=never", "--tag", image, scratch)
+            provide(MONITORING[name], image)
+    return missing
+
+
+def provide(recipe: Recipe, image: str) -> None:
+    """Make an image if its storage does not have it, and give it the name that projects use."""
+    environment()
+    with FileLock(folder() / "images.lock"):
+        _make(recipe)
+        podman("tag", recipe.reference, image)
+
+
+def _make(recipe: Recipe) -> None:
+    if podman("image", "exists", recipe.reference, check=False).returncode == 0:
+        return
+    if recipe.parent is None:
+        podman("import", "--change", f"ENV PATH={recipe.path}", str(_archive(recipe)), recipe.reference)
+        return
+    _make(recipe.parent)
+    with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-") as scratch:
+        lines = [f"FROM {recipe.parent.reference}", *(f"COPY {name} /" for name, _ in recipe.files)]
+        (Path(scratch) / "Dockerfile").write_text("\n".join([*lines, f"ENTRYPOINT {json.dumps(recipe.entrypoint)}\n"]))
+        for name, text in recipe.files:
+            (Path(scratch) / name).write_text(text)
+        podman("build", "--pull=never", "--tag", recipe.reference, scratch)
+
+
+def release() -> str:
+    """Return the code name of this machine's Debian release."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("VERSION_CODENAME="):
+                return line.partition("=")[2]
     return ""
 
 
-@contextmanager
-def _root(*packages: str, into: Path | None = None) -> Iterator[Path]:
-    """A small Debian as an archive, with what is in a folder laid into /usr/local."""
-    with tempfile.TemporaryDirectory(prefix="image-") as scratch:
-        archive = Path(scratch) / "base.tar"
-        words = [f"--include={','.join(packages)}"]
-        if into:
-            words.append(f"--customize-hook=copy-in {' '.join(map(str, into.iterdir()))} /usr/local/")
+def _archive(recipe: Recipe) -> Path:
+    """Return the archive of a small Debian with the packages of a recipe; it stays in the workspace for other sessions."""
+    archive = workspace.folder("archives") / f"{recipe.name}-{recipe.digest}.tar"
+    with FileLock(f"{archive}.lock"), tempfile.TemporaryDirectory(prefix="image-") as scratch:
+        if archive.exists():
+            return archive
+        words = [f"--include={','.join(recipe.packages)}"]
+        if recipe.python:
+            _copy_python(Path(scratch))
+            words.append(f"--customize-hook=copy-in {' '.join(map(str, Path(scratch).iterdir()))} /usr/local/")
             words.append('--customize-hook=chroot "$1" ldconfig')
-        release = next(
-            line.partition("=")[2]
-            for line in Path("/etc/os-release").read_text().splitlines()
-            if line.startswith("VERSION_CODENAME=")
-        )
-        done = subprocess.run(
-            ["mmdebstrap", "--variant=minbase", "--quiet", *words, release, str(archive)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        partial = archive.with_name(f"partial-{archive.name}")
+        words = ["mmdebstrap", "--variant=minbase", "--quiet", *words, release(), str(partial)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        yield archive
+        partial.replace(archive)
+    return archive
 
 
-def _python() -> None:
-    """This machine's Python on a small Debian, in the place where the official image has it."""
+def _copy_python(target: Path) -> None:
+    """Copy this machine's Python without its tests and the packages that were installed in it."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        place, gone = Path(folder).relative_to(sys.base_prefix), {"test", "idlelib", "tests", "__pycache__"}
-        if place.name == "bin":  # what else was installed here is not in the official image
+    def left_out(place: str, names: list[str]) -> set[str]:
+        inside, unused = Path(place).relative_to(sys.base_prefix), {"test", "idlelib", "tests", "__pycache__"}
+        if inside.name == "bin":
             return {name for name in names if not name.startswith(("python", "pip"))}
-        if place.name == "site-packages":
+        if inside.name == "site-packages":
             return {name for name in names if not name.startswith("pip")}
-        return {name for name in names if name in gone or name.startswith("config-") or name.endswith(".a")}
+        return {name for name in names if name in unused or name.startswith("config-") or name.endswith(".a")}
 
-    libraries = ("ca-certificates", "libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5")
-    with tempfile.TemporaryDirectory(prefix="python-") as scratch:
-        for name in ("bin", "include", f"lib/{version}"):
-            shutil.copytree(Path(sys.base_prefix) / name, Path(scratch) / name, symlinks=True, ignore=left_out)
-        for library in (Path(sys.base_prefix) / "lib").glob("libpython*.so*"):
-            shutil.copy2(library, Path(scratch) / "lib", follow_symlinks=False)
-        with _root(*libraries, into=Path(scratch)) as archive:
-            podman("import", "--change", "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", str(archive), BASE)
-
-
-def _haproxy() -> None:
-    with _root("haproxy") as archive:
-        podman("import", "--change", "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", str(archive), PROXY)
+    for name in ("bin", "include", f"lib/{version}"):
+        shutil.copytree(Path(sys.base_prefix) / name, target / name, symlinks=True, ignore=left_out)
+    for library in (Path(sys.base_prefix) / "lib").glob("libpython*.so*"):
+        shutil.copy2(library, target / "lib", follow_symlinks=False)
