@@ -11,6 +11,8 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .environment import for_child
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -104,14 +106,17 @@ class Settings(BaseSettings):
         return missing
 
     def environment(self) -> dict[str, str]:
-        """The environment for the tools that this project starts: ours, `.env` under it, their telemetry off."""
+        """Return the environment for the tools that this project starts: the caller's over `.env`, telemetry off.
+
+        Variables that lead git, uv or Python away from this project are left out.
+        """
         here = {
             "PREFECT_HOME": str(Path(".prefect").absolute()),
             "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
         }
         file = {key: value for key, value in dotenv_values(".env").items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
-        return {**QUIET, **MANNERS, **here, **file, **os.environ, **chosen}
+        return for_child({**QUIET, **MANNERS, **here, **file, **os.environ, **chosen})
 
     def keep(self, name: str, value: str) -> bool:
         """Write a setting into `.env`, which only its owner may read: whole, or not at all.
@@ -136,7 +141,10 @@ class Settings(BaseSettings):
 
     def apply(self) -> None:
         """Give this process that environment, before it imports a tool that reads it."""
-        os.environ.update(self.environment())
+        wanted = self.environment()
+        for name in os.environ.keys() - wanted.keys():
+            del os.environ[name]
+        os.environ.update(wanted)
         for name in [name for name, value in os.environ.items() if not value and name.startswith(EMPTY_IS_UNSET)]:
             del os.environ[name]  # an empty address is no address, but the tools take it for one
 

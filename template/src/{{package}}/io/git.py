@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from pathlib import Path
 
-from .. import ProjectError
+from .. import ProjectError, environment
 
 REFS = "refs/versions"
 NOBODY = {
@@ -23,14 +22,15 @@ class GitError(ProjectError):
     """Git is missing, or this folder is no repository of its own."""
 
 
-def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
-    # A hook's or a surrounding repository's GIT_DIR must not lead elsewhere.
-    clean = {
-        key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    }
+def _git(*arguments: str, hooks: bool = False, more: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, env={**clean, **(environment or {})}
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",  # names of files are bytes
+            check=True,
+            env={**environment.for_git(hooks=hooks), **(more or {})},
         )
     except FileNotFoundError as error:
         raise GitError(
@@ -78,8 +78,8 @@ def snapshot(name: str, message: str) -> str:
         raise GitError("this folder has no git repository of its own. Run `make setup`.")
     with tempfile.TemporaryDirectory() as scratch:
         own_index = {"GIT_INDEX_FILE": str(Path(scratch, "index").absolute())}
-        _git("add", "--all", ".", environment=own_index)
-        tree = _git("write-tree", environment=own_index)
+        _git("add", "--all", ".", more=own_index)
+        tree = _git("write-tree", more=own_index)
     ref = f"{REFS}/{name}"
     try:
         known = _git("rev-parse", "--verify", "--quiet", ref)
@@ -88,7 +88,7 @@ def snapshot(name: str, message: str) -> str:
     except GitError:
         pass
     parent = head()
-    commit = _git("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", message, environment=NOBODY)
+    commit = _git("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", message, more=NOBODY)
     _git("update-ref", ref, commit)
     return commit
 
@@ -108,12 +108,12 @@ def begin(folder: Path) -> None:
     """Make a folder a repository, with all that is in it and not ignored as its first commit."""
     _git("-C", str(folder), "init", "--quiet")
     _git("-C", str(folder), "add", "--all")
-    _git("-C", str(folder), "commit", "--quiet", "--no-verify", "--message", "As it is", environment=NOBODY)
+    _git("-C", str(folder), "commit", "--quiet", "--no-verify", "--message", "As it is", more=NOBODY)
 
 
 def push_versions() -> bool:
     """Push the snapshots to the remote `origin`; False where there is none."""
     if "origin" not in _git("remote").split():
         return False
-    _git("push", "--quiet", "origin", f"{REFS}/*:{REFS}/*")
+    _git("push", "--quiet", "origin", f"{REFS}/*:{REFS}/*", hooks=True)
     return True

@@ -1,0 +1,250 @@
+"""The environment of child processes: the caller's, without what leads git, uv, pip or Python away from this project.
+
+The template renders this file twice, here and into the package, because neither can import the other on every machine:
+an image has no `ci`, and a host that deploys has no package. The Makefile unexports the same names; a test compares them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+GIT = (
+    # What `git rev-parse --local-env-vars` lists: git sets these for hooks and aliases.
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+    # What changes the meaning of a command's arguments or of its output.
+    "GIT_ATTR_NOSYSTEM",
+    "GIT_ATTR_SOURCE",
+    "GIT_AUTHOR_DATE",
+    "GIT_COMMITTER_DATE",
+    "GIT_DEFAULT_HASH",
+    "GIT_DEFAULT_REF_FORMAT",
+    "GIT_DIFF_OPTS",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_NAMESPACE",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REFLOG_ACTION",
+    "GIT_TEMPLATE_DIR",
+)
+"""Variables of git that point to another repository, or to other settings."""
+
+PYTHON = (
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONEXECUTABLE",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONIOENCODING",
+    "PYTHONOPTIMIZE",
+    "PYTHONPLATLIBDIR",
+    "PYTHONSAFEPATH",
+    "PYTHONSTARTUP",
+    "PYTHONUSERBASE",
+    "PYTHONWARNINGS",
+    "VIRTUAL_ENV",
+    "VIRTUAL_ENV_PROMPT",
+    "MYPYPATH",
+    "COVERAGE_PROCESS_START",
+    "COVERAGE_RCFILE",
+)
+"""Variables that give Python other libraries, another start or another meaning. PYTHONPATH: see `source_path`."""
+
+SHELL = ("BASH_ENV", "CDPATH", "CLICOLOR_FORCE", "FORCE_COLOR", "GLOBIGNORE", "GREP_OPTIONS", "POSIXLY_CORRECT")
+"""Variables that change what a shell and its tools do or print."""
+
+DVC = ("DVC_ROOT", "DVC_STAGE")
+"""DVC sets these for the commands of a stage."""
+
+DROPPED = frozenset((*GIT, *PYTHON, *SHELL, *DVC))
+
+UV_KEPT = (
+    "UV_CACHE_DIR",
+    "UV_CONCURRENT_BUILDS",
+    "UV_CONCURRENT_DOWNLOADS",
+    "UV_CONCURRENT_INSTALLS",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_HTTP_RETRIES",
+    "UV_HTTP_TIMEOUT",
+    "UV_INDEX",
+    "UV_INSECURE_HOST",
+    "UV_KEYRING_PROVIDER",
+    "UV_LINK_MODE",
+    "UV_NATIVE_TLS",
+    "UV_NO_CACHE",
+    "UV_NO_PROGRESS",
+    "UV_OFFLINE",
+    "UV_PYTHON",
+    "UV_PYTHON_INSTALL_DIR",
+    "UV_PYTHON_PREFERENCE",
+    "UV_REQUEST_TIMEOUT",
+    "UV_SYSTEM_CERTS",
+    "UV_TOOL_BIN_DIR",
+    "UV_TOOL_DIR",
+)
+"""Settings of uv that say how packages are fetched. All others, and those to come, change which packages and where."""
+
+UV_KEPT_PREFIX = "UV_INDEX_"
+"""Names and passwords of package indexes."""
+
+PIP_KEPT = (
+    "PIP_CACHE_DIR",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PIP_KEYRING_PROVIDER",
+    "PIP_NO_INDEX",
+    "PIP_PROXY",
+    "PIP_RETRIES",
+    "PIP_TIMEOUT",
+    "PIP_TRUSTED_HOST",
+)
+"""The same for pip."""
+
+MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "BASE")
+"""What make passes to its commands; make in another folder does not get it."""
+
+LOOPBACK = "127.0.0.1,localhost,::1"
+"""Hosts that no proxy reaches: servers of this machine, which MLflow, Prefect and the service start here."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+GIT_NEUTRAL = {
+    "clone.defaultRemoteName": "origin",
+    "clone.rejectShallow": "false",
+    "color.ui": "false",
+    "commit.cleanup": "whitespace",
+    "commit.gpgSign": "false",
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "lf",
+    "core.fsmonitor": "false",
+    "core.quotePath": "false",
+    "core.safecrlf": "false",
+    "diff.ignoreSubmodules": "none",
+    "diff.mnemonicPrefix": "false",
+    "diff.noprefix": "false",
+    "diff.relative": "false",
+    "diff.renames": "true",
+    "diff.submodule": "short",
+    "fetch.pruneTags": "false",
+    "fetch.recurseSubmodules": "false",
+    "init.defaultBranch": "main",
+    "init.templateDir": "",
+    "log.follow": "false",
+    "log.showSignature": "false",
+    "merge.conflictStyle": "merge",
+    "protocol.file.allow": "user",
+    "push.followTags": "false",
+    "push.gpgSign": "false",
+    "push.recurseSubmodules": "no",
+    "safe.bareRepository": "all",
+    "status.renames": "true",
+    "status.showUntrackedFiles": "normal",
+    "submodule.recurse": "false",
+    "tag.gpgSign": "false",
+    "trailer.separators": ":",
+    "user.useConfigOnly": "false",
+}
+"""Git's defaults for settings that change what a command stores or prints. Identity, addresses and credentials stay the user's."""
+
+git_settings: dict[str, str] = {}
+"""More settings for each git that this process starts, such as a header with a token: no other child process sees them."""
+
+
+def for_child(given: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, str]:
+    """Return the environment for a child process.
+
+    Args:
+        given: the environment to start from; by default this process's own.
+        folder: the project that the child works in; by default the current folder.
+    """
+    given = os.environ if given is None else given
+    kept = {name: value for name, value in given.items() if not _dropped(name)}
+    path = source_path(kept.pop("PYTHONPATH", ""), folder or Path())
+    if path:
+        kept["PYTHONPATH"] = path
+    kept.setdefault("PYTHONUTF8", "1")
+    return kept | _without_proxy(kept) if _proxied(kept) else kept
+
+
+def for_make(given: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, str]:
+    """Return the environment for make in another folder: `for_child`, without what this project's make passed on."""
+    return {name: value for name, value in for_child(given, folder).items() if name not in MAKE}
+
+
+def for_git(
+    given: Mapping[str, str] | None = None, hooks: bool = False, settings: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the environment for git, in which the user's configuration changes neither what it stores nor what it prints.
+
+    Args:
+        given: the environment to start from; by default this process's own.
+        hooks: whether the user's hooks run, as for a push.
+        settings: more settings of git, by name.
+    """
+    wanted = {**GIT_NEUTRAL, **({} if hooks else {"core.hooksPath": os.devnull}), **git_settings, **(settings or {})}
+    numbered = {"GIT_CONFIG_COUNT": str(len(wanted))}
+    for number, (name, value) in enumerate(wanted.items()):
+        numbered |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    # Messages in English: some are part of an error's text, none is translated half.
+    return {**for_child(given), "LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_PAGER": "cat", **numbered}
+
+
+def source_path(python_path: str, folder: Path) -> str:
+    """Return the part of a PYTHONPATH that is the project's own source; other entries shadow the installed packages."""
+    own = (folder / "src").resolve()
+    return next((part for part in python_path.split(os.pathsep) if part and (folder / part).resolve() == own), "")
+
+
+def _dropped(name: str) -> bool:
+    if name.startswith("UV_"):
+        return name not in UV_KEPT and not name.startswith(UV_KEPT_PREFIX)
+    if name.startswith("PIP_"):
+        return name not in PIP_KEPT
+    return name in DROPPED or name.startswith(("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"))
+
+
+def _proxied(given: Mapping[str, str]) -> bool:
+    return any(name.lower() in PROXIES and value for name, value in given.items())
+
+
+def _without_proxy(given: Mapping[str, str]) -> dict[str, str]:
+    """Return proxy settings that Python's HTTP clients understand, with the hosts of this machine left out."""
+    changed = {}
+    for name, value in given.items():
+        if name.lower() in PROXIES and value:
+            scheme, separator, rest = value.partition("://")
+            if separator and scheme.lower() == "socks":  # as desktops write it
+                changed[name] = f"socks5://{rest}"
+            elif separator and scheme.lower() not in PROXY_SCHEMES:
+                changed[name] = ""
+    hosts = given.get("no_proxy") or given.get("NO_PROXY") or ""  # the order of Python's own library
+    if hosts.strip() != "*" and LOOPBACK not in hosts:
+        hosts = f"{LOOPBACK},{hosts}".rstrip(",")
+    return {**changed, "NO_PROXY": hosts, "no_proxy": hosts}
