@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from .. import ProjectError, UnreachableError
 from ..core.values import NO_NUMBER, NUMBER_STYLES, clean_names, plain_number, to_time, trimmed, zoned
+from . import parquet
 
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
 ROWS = 100_000  # rows of the other kinds
@@ -479,7 +480,11 @@ def _json(table: Table, system: Any, path: str, columns: Sequence[str] | None) -
 def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
     with _opened(system, path) as stream:
         lines = io.TextIOWrapper(stream, encoding=table.encoding.replace("utf-8", "utf-8-sig"))
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(BLOCK), ""), start=1):
+            if len(line) == BLOCK:
+                raise SourceError(
+                    f"line {number} of {path} is longer than {BLOCK >> 20} MiB; write one JSON object per line."
+                )
             if not line.strip():
                 continue
             try:
@@ -523,11 +528,14 @@ def _parquet(table: Table, system: Any, path: str, columns: Sequence[str] | None
             kind = file.schema_arrow.field(place).type
             if pa.types.is_nested(kind) or pa.types.is_binary(kind):
                 raise SourceError(f"{path}: {clean[place]} is of type {kind}; give it columns of its own.")
-        for batch in file.iter_batches(ROWS, columns=[given[place] for place in wanted]):
+        columns_read = [given[place] for place in wanted]
+        rows = parquet.rows_per_batch(lambda: system.open_input_file(path), path, columns_read, ROWS)
+        for batch in file.iter_batches(rows, columns=columns_read):
             columns_of = []
             for place in range(batch.num_columns):
                 values = batch.column(place)
                 kind = values.type
+                parquet.check_texts(values, path, batch.schema.names[place])
                 if pa.types.is_dictionary(kind):
                     values = values.dictionary_decode()
                 if (

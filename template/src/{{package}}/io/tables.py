@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import ProjectError
+from . import parquet
 
 FLUSH_ROWS = 500_000  # rows that a writer holds back, so that small chunks do not become small files
 
@@ -28,12 +31,16 @@ class TableError(ProjectError):
 def writing(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and is removed when it does not.
 
+    In a folder that others may write to, the path could be a link to a file elsewhere, so it is created here and exclusively.
+
     Raises:
         TableError: If the disk is full or the place cannot be written to.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield partial
         partial.replace(path)
     except OSError as error:
@@ -199,13 +206,24 @@ def read_any(path: Path) -> pd.DataFrame:
             f"{path} does not exist or is no file. Give a .parquet or .csv file: make predict INPUT=rows.csv"
         )
     if ".parquet" in path.suffixes:
-        return read(path)
+        return _read_foreign(path)
     if ".csv" not in path.suffixes:
         raise TableError(f"{path} is neither .parquet nor .csv; it was not read.")
     try:
         return pd.read_csv(path, float_precision="round_trip")  # the default is off in the last digit
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
         raise TableError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
+
+
+def _read_foreign(path: Path) -> pd.DataFrame:
+    """Read a Parquet file of others, within the limits of `parquet`."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+    except (pa.ArrowException, OSError):
+        return read(path)  # which says what is wrong
+    parquet.rows_per_batch(lambda: path, str(path), names, 1)
+    return read(path)
 
 
 def write_any(frame: pd.DataFrame, path: Path) -> None:
@@ -216,9 +234,29 @@ def write_any(frame: pd.DataFrame, path: Path) -> None:
     """
     if path.suffix == ".csv":
         with writing(path) as partial:
-            frame.to_csv(partial, index=False)
+            frame.apply(_without_formulas).to_csv(partial, index=False)
     else:
         write(frame, path)
+
+
+def _without_formulas(values: pd.Series) -> pd.Series:
+    """The texts of a column, which may hold other values too, as `spreadsheet_safe` leaves them."""
+    is_text = values.map(lambda value: isinstance(value, str)).to_numpy(dtype=bool)
+    if not is_text.any():
+        return values
+    texts = values.astype(object)
+    texts[is_text] = spreadsheet_safe(pa.array(texts[is_text], pa.string())).to_pylist()
+    return texts
+
+
+def spreadsheet_safe(texts: pa.Array) -> pa.Array:
+    """Put an apostrophe before each text that a spreadsheet would run as a formula; numbers with a sign stay as they are.
+
+    Source: OWASP, CSV injection.
+    """
+    formula = pc.match_substring_regex(texts, r"^[\s]*[=+\-@\t\r]")
+    number = pc.match_substring_regex(texts, r"^[+-][0-9 .,]+([eE][+-]?[0-9]+)?$")
+    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise("'", texts, ""), texts)
 
 
 def write_text(text: str, path: Path) -> None:
