@@ -88,12 +88,34 @@ def test_names_that_people_type(render: Render, name: str, package: str) -> None
         ({"data_remote": "s3://user:key@bucket/path"}, "no user or password"),
         ({"problem": "clustering"}, "problem"),
         ({"licence": "WTFPL"}, "licence"),
+        ({"package": "../../x"}, "leave it out and choose `project_name`"),
+        ({"package": "json"}, "leave it out and choose `project_name`"),
+        ({"distribution": "../y"}, "leave it out and choose `project_name`"),
+        ({"target": 'a"b'}, "computed from `problem`"),
+        ({"ships": True}, "computed from `deploy`"),
+        ({"watches": True}, "computed from `monitoring`"),
     ],
 )
 def test_answers_that_cannot_work(template: Path, tmp_path: Path, answers: dict[str, str], remedy: str) -> None:
     with pytest.raises(Exception, match=re.escape(remedy)):
         copier.run_copy(str(template), tmp_path / "x", data=answers, defaults=True, quiet=True, vcs_ref="HEAD")
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+@pytest.mark.parametrize("kept", ["../../x", "/tmp/x", "a b", "a\nb"])
+def test_a_package_name_of_the_answers_file_is_a_name(template: Path, tmp_path: Path, kept: str) -> None:
+    folder = tmp_path / "a/b/project"
+    copier.run_copy(str(template), folder, data={"made_as": kept}, defaults=True, quiet=True, vcs_ref="HEAD")
+    assert [path.name for path in (folder / "src").iterdir()] == ["flight_delays"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_versions_of_copier_with_known_holes_are_refused() -> None:
+    """9.9 wrote outside of the target, later ones had a trust bypass and a sandbox escape; 9.17.2 has none of them."""
+    lowest = yaml.safe_load((ROOT / "copier.yml").read_text())["_min_copier_version"]
+    assert [int(part) for part in lowest.split(".")] >= [9, 17, 2]
+    floor = re.search(r'"copier>=([\d.]+)"', (ROOT / "template/pyproject.toml.jinja").read_text())
+    assert floor and floor[1] == lowest
 
 
 def test_no_package_hides_a_module_of_python(render: Render) -> None:

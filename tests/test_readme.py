@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from conftest import ROOT, Project
@@ -43,6 +45,19 @@ def test_second_block_renders_and_lists(template: Path, tmp_path: Path) -> None:
     assert rest[:2] == ["make run", "make test"] and rest[2].startswith("make adopt DATA=") and len(rest) == 3
     for line in rest:
         assert " ".join(line.split()[:2]) in listed
+
+
+def test_a_machine_without_uv_copies_with_pip(template: Path, tmp_path: Path) -> None:
+    """Python and nothing else: the alternative that the README gives for `uvx`."""
+    install = re.search(r"`(python3 -m pip install copier)`", README)
+    assert install and "`pipx run copier copy ...`" in README
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python3"
+    subprocess.run([python, *install[1].split()[1:], "--quiet", "--disable-pip-version-check"], check=True)
+    copier = tmp_path / "venv/bin/copier"
+    words = ["copy", str(template), str(tmp_path / "project"), "--defaults", "--quiet", "--vcs-ref", "HEAD"]
+    subprocess.run([copier, *words], check=True)
+    assert (tmp_path / "project/Makefile").exists()
 
 
 def test_links_lead_somewhere() -> None:
