@@ -95,6 +95,8 @@ def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Proje
     top = bare.command("git", "rev-parse", "--show-toplevel").stdout.strip()
     assert Path(top).resolve() == bare.folder.resolve()
     assert bare.command("git", "log", "--format=%s").stdout.strip() == "Start from copier-mlops"
+    # The workflows of delivery run on main, whatever git or its user calls a first branch.
+    assert bare.command("git", "branch", "--show-current").stdout.strip() == "main"
     assert not bare.command("git", "status", "--porcelain").stdout
     assert "train" in bare.make("help")
 
