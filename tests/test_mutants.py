@@ -6,13 +6,15 @@ The project is the small trained one. A gate is a target of its Makefile, as the
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Project, fork_of
+from conftest import Project, Render, borrowing, fork_of
 
 Change = Callable[[Project], None]
 
@@ -203,3 +205,130 @@ def test_there_are_mutants_for_every_gate() -> None:
     gates = {mutant.gate.split()[0] for mutant in MUTANTS}
     assert gates >= {"check", "check-lock", "test", "test-model", "review", "notebook", "audit"}
     assert len(MUTANTS) >= 20
+
+
+# ------------------------------------------------------------------------------------- Changes of the gates themselves
+
+CI = ".github/workflows/ci.yml"
+NEEDS = "needs: [check, test, model, security]"
+STEP = "      - run: make test\n"
+
+
+def create(file: str, text: str) -> Change:
+    def change(project: Project) -> None:
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text(text)
+
+    return change
+
+
+def table_of_people(file: str, rows: int) -> Change:
+    return create(file, "".join(f"{row},ada{row}@customer-{row % 97}.org,{row / 7}\n" for row in range(rows)))
+
+
+def weaker_champion(project: Project) -> None:
+    file = project / "champion.json"
+    content = json.loads(file.read_text())
+    content["metrics"]["auc"] = 0.55
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def declared_secret(project: Project) -> None:
+    fake_secret(project)
+    project.replace("settings.local.py", '"\n', '"  # pragma: allowlist secret\n')
+
+
+TEST = "tests/core/test_gate.py"
+ASSERTION = "def test_as_json_has_every_check"
+BROAD = "\n\ndef quietly():\n    try:\n        return 1 / 0\n    except Exception:\n        return 0\n"
+
+CARELESS = [
+    Mutant("a module of tests is skipped", append(TEST, "\n\npytestmark = pytest.mark.skip\n"), "standards", "tests are skipped"),
+    Mutant("a test is expected to fail", edit(TEST, ASSERTION, f"@pytest.mark.xfail\n{ASSERTION}"), "standards", "tests are skipped"),
+    Mutant("a test is skipped by a call", append(TEST, "\n\npytest.skip('later', allow_module_level=True)\n"), "standards", "tests are skipped"),
+    Mutant("a test returns before it asserts", edit(TEST, ASSERTION, f"def test_late() -> None:\n    return\n    assert TEST\n\n\n{ASSERTION}"), "standards", "return before"),
+    Mutant("tests are not collected", append("tests/conftest.py", "\ncollect_ignore = ['core']\n"), "standards", "not collected"),
+    Mutant("pytest gets other settings", create("pytest.ini", "[pytest]\naddopts = -k core\n"), "standards", "pytest.ini takes precedence"),
+    Mutant("code is left out of the coverage", append("src/PACKAGE/core/gate.py", "\n\nHALF = 0.5  # pragma: no cover\n"), "standards", "left out of the coverage"),
+    Mutant("the type checker leaves a module out", edit("pyproject.toml", "[tool.pytest", '[[tool.mypy.overrides]]\nmodule = "*.core.*"\nignore_errors = true\n\n[tool.pytest'), "standards", "tool.mypy.overrides"),
+    Mutant("a rule of the linter is ignored", edit("pyproject.toml", '"ANN401",', '"ANN401", "BLE001",'), "standards", "tool.ruff.lint.ignore"),
+    Mutant("a broad except hides errors of the source", append("src/PACKAGE/io/source.py", BROAD), "check", "BLE001"),
+    Mutant("a job may fail", edit(CI, "  test:\n", "  test:\n    continue-on-error: true\n"), "standards", "continue-on-error"),
+    Mutant("the result of the tests is ignored", edit(CI, STEP, "      - run: make test || true\n"), "standards", "ignores a failure"),
+    Mutant("the result of the tests is lost in a pipe", edit(CI, STEP, "      - run: make test | tail\n"), "standards", "in a pipe"),
+    Mutant("only some of the tests run", edit(CI, STEP, f"{STEP}        env:\n          ONLY: tests/core\n"), "standards", "ONLY changes what a gate checks"),
+    Mutant("a job never runs", edit(CI, "  security:\n", "  security:\n    if: false\n"), "standards", "the job security"),
+    Mutant("a job is not required", edit(CI, NEEDS, "needs: [check, test, model]"), "standards", "job pass needs security"),
+    Mutant("some pull requests are not checked", edit(CI, "  pull_request:\n", "  pull_request:\n    paths-ignore: ['src/**']\n"), "standards", "the trigger pull_request"),
+    Mutant("nothing to compare with is fetched", edit(CI, "          fetch-depth: 0\n", ""), "standards", "fetches the history"),
+    Mutant("a log shows the environment", edit(CI, STEP, f"      - run: env | sort\n{STEP}"), "standards", "prints the environment"),
+    Mutant("a program prints the environment", append("src/PACKAGE/io/source.py", "\n\nimport os\n\nprint(dict(os.environ))\n"), "standards", "environment, with its secrets"),
+    Mutant("a recipe ignores failures", edit("Makefile", "\t@$(BIN)/pytest ", "\t-@$(BIN)/pytest "), "standards", "Makefile changed"),
+    Mutant("a makefile of one's own replaces a gate", create("local.mk", "test:\n\t@true\n"), "standards", "local.mk changes a gate"),
+    Mutant("the job that is required passes always", edit("ci/gate.py", "return 1", "return 0"), "standards", "ci/gate.py changed"),
+    Mutant("a limit of the model is lowered", edit("params.yaml", "at_least: {auc: 0.6}", "at_least: {auc: 0.5}"), "standards", "gate.at_least.auc is 0.5; it was 0.6"),
+    Mutant("more bad rows are allowed", edit("params.yaml", "max_bad_share: 0.02", "max_bad_share: 0.5"), "check", "validation.max_bad_share is 0.5", long=True),
+    Mutant("the champion is made weaker", weaker_champion, "standards", "auc 0.71 -> 0.55"),
+    Mutant("a table of 30 MB with people is committed", table_of_people("exports/customers.csv", 750_000), "audit ONLY=files", "1000+ e-mail addresses"),
+    Mutant("a few people are committed", table_of_people("tests/people.json", 4), "audit ONLY=files", "4 e-mail addresses"),
+    Mutant("a model is committed", create("model.pkl", "x"), "audit ONLY=files", "a format for data or models"),
+    Mutant("a secret is declared to be none", declared_secret, "standards", "declared not to be a secret"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guarded(render: Render, small_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a champion, as a colleague clones it; nothing is trained for it."""
+    folder = tmp_path_factory.mktemp("guarded") / "project"
+    shutil.copytree(render(), folder)
+    project = borrowing(folder, small_environment, "http://127.0.0.1:9/api")
+    champion = {"version": 1, "run_id": "a", "bundle": "b", "target": "late", "metrics": {"auc": 0.71, "brier": 0.2}}
+    (folder / "champion.json").write_text(json.dumps(champion, indent=2) + "\n")
+    commit(project, "as it is")
+    project.environment["BASE"] = project.command("git", "rev-parse", "HEAD").stdout.strip()
+    return project
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(one, id=one.name, marks=[pytest.mark.long] if one.gate == "check" and one.says != "BLE001" else [])
+        for one in CARELESS
+    ],
+)
+def test_a_weaker_gate_is_stopped(guarded: Project, mutant: Mutant) -> None:
+    try:
+        mutant.change(guarded)
+        said = guarded.command("make", *mutant.gate.split())
+        assert said.returncode != 0, said.stdout + said.stderr
+        assert mutant.says in said.stdout + said.stderr
+    finally:
+        for words in (("reset", "--quiet", "--hard", guarded.environment["BASE"]), ("clean", "--quiet", "-fd")):
+            assert guarded.command("git", *words).returncode == 0
+
+
+def test_a_large_table_does_not_delay_the_secret_scan(guarded: Project) -> None:
+    """The detectors took 400 s on such a table. The limit is generous: a busy machine takes a few seconds."""
+    table_of_people("exports/customers.csv", 750_000)(guarded)
+    try:
+        begun = time.monotonic()
+        assert "secrets: nothing found" in guarded.make("audit", "ONLY=secrets")
+        assert time.monotonic() - begun < 120
+    finally:
+        shutil.rmtree(guarded / "exports")
+
+
+def test_a_reason_lets_a_lower_limit_pass_and_the_report_shows_it(guarded: Project) -> None:
+    guarded.replace("params.yaml", "at_least: {auc: 0.6}", "at_least: {auc: 0.5}")
+    commit(guarded, "Lower the limit\n\nLowers: gate.at_least.auc, because the new market is harder")
+    try:
+        assert "gate.at_least.auc is 0.5" in guarded.make("standards")
+        page = (guarded / "reports/standards.md").read_text()
+        assert "| gate.at_least.auc is 0.5; it was 0.6 | the new market is harder |" in page
+    finally:
+        guarded.command("git", "reset", "--quiet", "--hard", guarded.environment["BASE"])
+
+
+def test_there_are_weaker_gates_of_every_kind() -> None:
+    assert len(CARELESS) >= 14
+    assert len({one.name for one in [*MUTANTS, *CARELESS]}) == len(MUTANTS) + len(CARELESS)

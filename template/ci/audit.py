@@ -1,9 +1,15 @@
-"""What somebody could misuse: secrets in files, workflows, known weaknesses of the locked packages; and their list, an SBOM."""
+"""Security checks: secrets, files that do not belong into git, workflows, vulnerable packages; and the SBOM."""
+
+from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from ci import base as bases
+from ci import tracked
 
 BIN = Path(sys.executable).parent
 SBOM = Path("reports/sbom.json")
@@ -14,39 +20,91 @@ SILENT = ("ServiceError", "ConnectionError", "Max retries", "Temporary failure",
 
 
 def tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(BIN / name), *words], capture_output=True, text=True, check=False)
+    quick = {**os.environ, "DETECT_SECRETS_PERF_PREGATE": "1"}  # lines that no detector can match are skipped at once
+    return subprocess.run(
+        [str(BIN / name), *words], capture_output=True, text=True, errors="replace", check=False, env=quick
+    )
 
 
 def warn(text: str) -> None:
     print(f"::warning::{text}" if os.environ.get("GITHUB_ACTIONS") else f"note: {text}")
 
 
+TOKENS = re.compile(
+    rb"(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[0-9A-Za-z]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[baprs]-[\w-]{10,}"
+    rb"|sk_live_\w{20,}|AIza[\w-]{35}|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+)
+"""Secrets whose form is known; large files are searched for these alone, so that the time of the check is bounded."""
+CHUNK = 4 << 20
+
+
 def secrets() -> bool:
-    """No file that git knows holds what looks like a key or a password."""
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True).stdout
-    files = [name for name in listed.split("\0") if name and Path(name).is_file()]
-    done = tool("detect-secrets-hook", "--no-verify", "--exclude-files", HASHES, *files)
-    if done.returncode != 0:
-        print(done.stdout + done.stderr, file=sys.stderr)
+    """Whether no file that git knows or would add holds what looks like a key or a password."""
+    names = bases.listed("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    files = [name for name in names if Path(name).is_file()]
+    large = [name for name in files if Path(name).stat().st_size > tracked.LARGE_BYTES]
+    small = sorted({name if not name.startswith("-") else f"./{name}" for name in files} - {*large})
+    good = True
+    for start in range(0, len(small), 500):
+        done = tool("detect-secrets-hook", "--no-verify", "--exclude-files", HASHES, *small[start : start + 500])
+        if done.returncode != 0:
+            print(done.stdout + done.stderr, file=sys.stderr)
+            good = False
+    for name in large:
+        if holds_token(Path(name)):
+            print(f"error: {name} holds a token or a private key", file=sys.stderr)
+            good = False
+    if not good:
         print(
-            "error: what looks like a secret is in a file. Take it back at its issuer, it is known now, and keep the next one "
-            "in .env; `# pragma: allowlist secret` at the end of a line says that it is none",
+            "error: a file holds what looks like a secret. Revoke it where it was issued, since it is known now, and keep the "
+            "next one in .env. If it is not a secret, end the line with `# pragma: allowlist secret`",
             file=sys.stderr,
         )
-    return done.returncode == 0
+    return good
+
+
+def holds_token(file: Path) -> bool:
+    """Whether a file of any size holds a secret whose form is known."""
+    rest = b""
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            if TOKENS.search(rest + chunk):
+                return True
+            rest = chunk[-200:]
+    return False
+
+
+def files() -> bool:
+    """Whether the change adds no large file, no table or model in a binary format, and no personal data."""
+    base, note = bases.find()
+    if note:
+        warn(note)
+    if base is None and not os.environ.get("BASE"):
+        base = bases.Base("HEAD")  # on a machine: what is about to be committed
+    findings = list(tracked.files(base))
+    for one in base.reasoned(findings) if base else findings:
+        if one.reason:
+            warn(f"{one.text}; reason: {one.reason}")
+        else:
+            print(
+                f"error: {one.text}. Keep it below data/ (DVC versions it there) or in the store that the source reads, and take "
+                f"it out of the commits. If it has to be here, add a line to a commit message: Lowers: {one.name}, because ...",
+                file=sys.stderr,
+            )
+    return all(one.reason for one in (base.reasoned(findings) if base else findings))
 
 
 def workflows() -> bool:
-    """Actions are pinned, permissions are the least, nothing foreign reaches a shell."""
+    """Whether actions are pinned, permissions are the least, and no foreign text reaches a shell."""
     done = tool("zizmor", "--offline", "--pedantic", "--quiet", "--no-progress", ".github")
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
-        print("error: the workflows are not safe; what zizmor says stands above", file=sys.stderr)
+        print("error: the workflows are not safe; the findings of zizmor are above", file=sys.stderr)
     return done.returncode == 0
 
 
 def weaknesses() -> bool:
-    """No locked package has a known weakness, as far as the advisory service answers."""
+    """Whether no locked package has a known vulnerability, as far as the advisory service responds."""
     REQUIREMENTS.parent.mkdir(parents=True, exist_ok=True)
     words = [
         "export",
@@ -66,34 +124,34 @@ def weaknesses() -> bool:
     if done.returncode == 0:
         return True
     if any(word in done.stderr for word in SILENT):
-        warn("no advisory service answers, so nobody looked for known weaknesses of packages")
+        warn("the advisory service does not respond, so the packages were not checked for known vulnerabilities")
         return True
     print(done.stdout + done.stderr, file=sys.stderr)
     print(
-        "error: a package has a known weakness; `make lock`, or exclude-newer-package in pyproject.toml",
+        "error: a package has a known vulnerability; run `make lock`, or set exclude-newer-package in pyproject.toml",
         file=sys.stderr,
     )
     return False
 
 
 def bill_of_materials() -> bool:
-    """Write reports/sbom.json, in CycloneDX."""
+    """Write reports/sbom.json in the format of CycloneDX."""
     SBOM.parent.mkdir(exist_ok=True)
     done = tool(
         "cyclonedx-py", "environment", sys.executable, "--pyproject", "pyproject.toml", "--output-file", str(SBOM)
     )
     if done.returncode != 0:
         print(done.stderr, file=sys.stderr)
-        print("error: the list of packages could not be written", file=sys.stderr)
+        print("error: reports/sbom.json could not be written; the output of cyclonedx-py is above", file=sys.stderr)
     return done.returncode == 0
 
 
 def main() -> int:
-    """0 if nothing was found; words name some of the checks."""
-    checks = {check.__name__: check for check in (secrets, workflows, weaknesses, bill_of_materials)}
+    """Return 0 if nothing was found; arguments name some of the checks."""
+    checks = {check.__name__: check for check in (secrets, files, workflows, weaknesses, bill_of_materials)}
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
-        print(f"error: there is no check {', '.join(unknown)}; there are {', '.join(checks)}", file=sys.stderr)
+        print(f"error: unknown check {', '.join(unknown)}; the checks are {', '.join(checks)}", file=sys.stderr)
         return 2
     results = {name: checks[name]() for name in sys.argv[1:] or checks}
     for name, kept in results.items():

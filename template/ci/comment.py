@@ -1,4 +1,4 @@
-"""A file as the one comment of a pull request: written anew where an earlier run wrote it. Needs nothing but Python."""
+"""Write files as the one comment of a pull request, in place of what an earlier run wrote. Needs nothing but Python."""
 
 import json
 import os
@@ -58,18 +58,20 @@ def ours(comments: str) -> int | None:
 
 
 def main() -> int:
-    """0 if the comment stands; 1 if it cannot."""
+    """Return 0 if the comment is written; arguments name the files that it consists of, as far as they are there."""
     missing = [name for name in NEEDED if not os.environ.get(name)]
-    file = Path(sys.argv[1])
-    if missing or not file.exists():
-        lacks = ", ".join([*missing, *([] if file.exists() else [str(file)])])
+    files = [Path(name) for name in sys.argv[1:] if Path(name).exists()]
+    if missing or not files:
+        lacks = ", ".join([*missing, *([] if files else [" or ".join(sys.argv[1:])])])
         print(
-            f"error: a comment needs {lacks}; `make review` writes the file, a workflow gives the rest", file=sys.stderr
+            f"error: a comment needs {lacks}; `make review` and `make check` write the files, a workflow sets the variables",
+            file=sys.stderr,
         )
         return 1
     issues = f"/repos/{os.environ['GITHUB_REPOSITORY']}/issues"
     comments = f"{issues}/{os.environ['PULL_REQUEST']}/comments"
-    body = {"body": f"{MARK}\n{file.read_text(encoding='utf-8')[:LONGEST]}"}
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    body = {"body": f"{MARK}\n{text[:LONGEST]}"}
     try:
         there = ours(comments)
         where = ("POST", comments) if there is None else ("PATCH", f"{issues}/comments/{there}")

@@ -16,7 +16,10 @@ def main() -> int:
     """Return 0 if the lock matches or was just made, 1 if it does not match pyproject.toml or uv is missing."""
     uv = sys.argv[1]
     if not shutil.which(uv):
-        print("error: the lock was not checked, because uv is not installed. Install it, or run `make setup`.", file=sys.stderr)
+        print(
+            "error: the lock was not checked, because uv is not installed. Install it, or run `make setup`.",
+            file=sys.stderr,
+        )
         return 1
     environment = {key: value for key, value in os.environ.items() if key not in OVERRIDES}
     tracked = subprocess.run(["git", "ls-files", "--error-unmatch", str(LOCK)], capture_output=True, check=False)

