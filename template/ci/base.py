@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ci import environment
+
 REASON = re.compile(r"^Lowers:[ \t]*([^\s,]+),?[ \t]+(?:because[ \t]+)?(\S.*)$", re.M)
 REMOVED_TEST = re.compile(r"^Removes-test:[ \t]*(\w+)(?:,?[ \t]+(?:because[ \t]+)?(\S.*))?$", re.M)
 
@@ -38,10 +40,8 @@ def git(*words: str, fails: bool = False) -> str:
     Raises:
         subprocess.CalledProcessError: If git fails and `fails` is not set.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    settings = ("-c", "core.quotepath=off", "-c", "log.showSignature=false")
     done = subprocess.run(
-        ["git", *settings, *words], capture_output=True, text=True, errors="replace", check=not fails, env=kept
+        ["git", *words], capture_output=True, text=True, errors="replace", check=not fails, env=environment.for_git()
     )
     return done.stdout if done.returncode == 0 else ""
 

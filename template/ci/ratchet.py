@@ -18,7 +18,7 @@ from ci.base import Base, Finding, read
 GATES = {
     "Makefile",
     ".pre-commit-config.yaml",
-    *(f"ci/{name}.py" for name in ("audit", "base", "comment", "gate", "limits", "lock", "notebooks")),
+    *(f"ci/{name}.py" for name in ("audit", "base", "comment", "environment", "gate", "limits", "lock", "notebooks")),
     *(f"ci/{name}.py" for name in ("ratchet", "standards", "tracked", "workflows")),
 }
 """Files of the template that decide whether a change passes."""
