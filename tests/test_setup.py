@@ -83,12 +83,35 @@ def test_uv_cannot_be_fetched(bare: Project) -> None:
     assert not (bare / ".tools").exists()
 
 
+def test_a_folder_of_another_repository_is_refused_with_the_way_out(bare: Project) -> None:
+    """The outer repository would keep a link in place of the project's files."""
+    give(bare, "git")
+    outer = Project(bare.folder.parent, **bare.environment)
+    assert outer.command("git", "init", "--quiet").returncode == 0
+    said = bare.make("setup", fails=True)
+    assert f"belongs to the git repository {outer.folder.resolve()}" in said
+    assert "echo '/project/' >>" in said
+    assert not (bare / ".git").exists()
+
+
+@pytest.mark.parametrize("name", ["a:b", "50%", "a#b", "a;b", 'a"b', "a$b", "a`b", "a?b", "a*b", "a[b", "a\\b"])
+def test_a_path_that_tools_misread_is_refused(bare: Project, name: str) -> None:
+    give(bare, "git")
+    moved = Project(bare.folder.rename(bare.folder.parent / name), **bare.environment)
+    said = moved.make("setup", fails=True)
+    assert "the path of this folder contains one of" in said and "Move the project to another folder" in said
+
+
 def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Project) -> None:
-    """No uv, an empty home, no git identity, and a repository around the project."""
+    """No uv, an empty home, no git identity, and around the project a repository that ignores it and a workspace of uv."""
     give(bare, "git")
     give(bare, "python3", f'#!/bin/sh\nexec "{sys.base_prefix}/bin/python3" "$@"\n')
     outer = Project(bare.folder.parent, **bare.environment)
     assert outer.command("git", "init", "--quiet").returncode == 0
+    (outer / ".gitignore").write_text("/project/\n")
+    (outer / "pyproject.toml").write_text(
+        '[project]\nname = "outer"\nversion = "0"\n[tool.uv.workspace]\nmembers = ["*"]\n'
+    )
     cache = os.environ.get("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
     said = bare.make("setup", UV_CACHE_DIR=cache)
     assert "fetching uv" in said
@@ -98,6 +121,7 @@ def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Proje
     # The workflows of delivery run on main, whatever git or its user calls a first branch.
     assert bare.command("git", "branch", "--show-current").stdout.strip() == "main"
     assert not bare.command("git", "status", "--porcelain").stdout
+    assert (bare / "uv.lock").is_file() and not (outer / "uv.lock").exists()
     assert "train" in bare.make("help")
 
 

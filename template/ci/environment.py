@@ -155,7 +155,6 @@ GIT_NEUTRAL = {
     "fetch.pruneTags": "false",
     "fetch.recurseSubmodules": "false",
     "init.defaultBranch": "main",
-    "init.templateDir": "",
     "log.follow": "false",
     "log.showSignature": "false",
     "merge.conflictStyle": "merge",

@@ -5,12 +5,13 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from . import ProjectError
 from .environment import for_child
 
 QUIET = {
@@ -33,6 +34,9 @@ MANNERS = {
 """How the tools behave in a terminal; `.env` may say otherwise."""
 
 
+ENV_FILE, ENCODING = ".env", "utf-8-sig"
+"""Editors of Windows write a mark before the first name."""
+
 EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
 """A runner gives an empty text for what nobody configured."""
 
@@ -40,7 +44,9 @@ EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
 class Settings(BaseSettings):
     """One value per outside thing, read once."""
 
-    model_config = SettingsConfigDict(env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_file_encoding=ENCODING, frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     source_uri: str = ""
     mask_key: SecretStr = SecretStr("")
@@ -86,6 +92,17 @@ class Settings(BaseSettings):
     precomputed: Path = Path("dist/precomputed.db")
     precomputed_hours: float = Field(default=24, gt=0)
 
+    def __init__(self, **values: Any) -> None:
+        """Raises: ProjectError: If .env is not UTF-8."""
+        try:
+            super().__init__(**values)
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ProjectError(
+                f"{ENV_FILE} is not UTF-8 ({error.reason}, line {line}), so its settings cannot be read. Save it as UTF-8, "
+                f"for example: iconv -f latin1 -t utf-8 {ENV_FILE} > {ENV_FILE}.new && mv {ENV_FILE}.new {ENV_FILE}"
+            ) from error
+
     @cached_property
     def who(self) -> str:
         """Who acts, for the record of promotions: ACTOR, or the account's name."""
@@ -114,7 +131,7 @@ class Settings(BaseSettings):
             "PREFECT_HOME": str(Path(".prefect").absolute()),
             "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
         }
-        file = {key: value for key, value in dotenv_values(".env").items() if value}
+        file = {key: value for key, value in dotenv_values(ENV_FILE, encoding=ENCODING).items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
         return for_child({**QUIET, **MANNERS, **here, **file, **os.environ, **chosen})
 
@@ -124,9 +141,9 @@ class Settings(BaseSettings):
         Returns:
             Whether it holds; False if the environment says something else, which wins over the file.
         """
-        file = Path(".env").resolve()
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
-        before = dotenv_values(file).get(name) or str(Settings.model_fields[name.lower()].default)
+        file = Path(ENV_FILE).resolve()
+        text = file.read_text(encoding=ENCODING) if file.exists() else ""
+        before = dotenv_values(file, encoding=ENCODING).get(name) or str(Settings.model_fields[name.lower()].default)
         line = f"{name}='{value}'" if re.search(r"[\s#]", value) else f"{name}={value}"
         text, known = re.subn(rf"^\s*(export\s+)?{name}\s*=.*$", lambda _: line, text, flags=re.M)
         if not known:
