@@ -1,13 +1,14 @@
-# `make` lists the targets. Everything that they need is fetched into .venv and .tools here.
+# `make` lists the targets. They fetch what they need into .venv and .tools, or into a folder that `.ci/run` makes for each run.
 
 # A value given on the command line reaches a recipe through the environment, as it was typed: recipes read "$$REF", never $(REF),
 # so that neither make nor the shell expands what it contains. A nested make reads the same environment.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 MAKEOVERRIDES =
 
-UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+TOOLS := $(if $(COPIER_MLOPS_WORKSPACE),$(COPIER_MLOPS_WORKSPACE)/tools,$(CURDIR)/.tools)
+UV := $(shell command -v uv 2>/dev/null || echo '$(TOOLS)/bin/uv')
 BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(TOOLS)/bin:$(PATH)
 unexport VIRTUAL_ENV
 # Without byte code on disk every command compiles its libraries anew, which takes longer than its work.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,9 +27,9 @@ help: ## list the targets
 	@command -v git >/dev/null || { echo "error: git is not installed; Copier and the projects need it. Install it (apt-get install git, brew install git) and do the same again." >&2; exit 1; }
 	@test -x "$(UV)" || command -v "$(UV)" >/dev/null || { \
 	  command -v python3 >/dev/null || { echo "error: neither uv nor python3 is installed. Install Python 3.11 or newer and do the same again." >&2; exit 1; }; \
-	  echo "fetching uv into .tools"; \
-	  python3 -m venv .tools && .tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' || { \
-	    rm -rf .tools; echo "error: uv could not be fetched. Install it yourself (pipx install uv, brew install uv; on Debian 'apt-get install python3-venv' also helps) and do the same again." >&2; exit 1; }; }
+	  echo "fetching uv into $(TOOLS)"; \
+	  python3 -m venv "$(TOOLS)" && "$(TOOLS)/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.9' || { \
+	    rm -rf "$(TOOLS)"; echo "error: uv could not be fetched. Install it yourself (pipx install uv, brew install uv; on Debian 'apt-get install python3-venv' also helps) and do the same again." >&2; exit 1; }; }
 	@$(UV) python find --quiet '>=3.11,<3.15' >/dev/null 2>&1 || { \
 	  echo "error: Python 3.11 to 3.14 is needed, and none is installed (python3 is $$(python3 --version 2>&1 || true)). Install one from your system's packages or with 'uv python install 3.12' and do the same again." >&2; exit 1; }
 	@$(UV) sync --quiet
@@ -55,10 +56,10 @@ beside: .venv/.ready ## a project beside a repository of yours: make beside REPO
 	@$(BIN)/python -m beside "$$REPOSITORY" "$$INTO"
 
 test: .venv/.ready ## what a change has to pass: a full path through every capability
-	@$(BIN)/pytest -m "not long" -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -o cache_dir="$(TOOLS)/pytest" -m "not long" -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
-	@$(BIN)/pytest -n $(WORKERS) --table=docs/tested.md $${ONLY:+-k "$$ONLY"}
+	@$(BIN)/pytest -o cache_dir="$(TOOLS)/pytest" -n $(WORKERS) --table=docs/tested.md $${ONLY:+-k "$$ONLY"}
 
 check: .venv/.ready ## format, lint, types, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -9,11 +9,9 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -27,6 +25,7 @@ import copier
 import engine
 import prometheus
 import pytest
+import workspace
 import yaml
 from filelock import FileLock
 from releases import Releases, clone_with_releases, git, missing, stand_in, tagged
@@ -34,6 +33,7 @@ from tested import Table
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = (
+    workspace.WORKSPACE,
     "VIRTUAL_ENV",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONPATH",
@@ -47,27 +47,30 @@ LEFT_OUT = (
 # What a training leaves in a project, and what made it; another project that gets it has been trained.
 MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "data", "models", "reports", "mlflow.db", "mlartifacts", ".dvc/cache",
         "src/flight_delays/core/model.py")  # fmt: skip
-PLACE = "COPIER_MLOPS_TESTS"  # the variable that tells the workers where what they share stands
+PLACE = workspace.SESSION
+FAILED = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """One place for all workers."""
+    """Make one folder for all workers, before pytest decides where its temporary folders are."""
     if not hasattr(config, "workerinput"):
-        os.environ[PLACE] = tempfile.mkdtemp(prefix="copier-mlops-tests-")
+        place = workspace.begin()
+        config.option.basetemp = config.option.basetemp or str(place / "p")
+        os.environ.update(engine.storage())
     if config.getoption("--table"):
         config.pluginmanager.register(Table(config.getoption("--table"), config), "table")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The servers that workers share end with the last of these; what was made stays where something failed."""
-    if hasattr(session.config, "workerinput"):
-        return
-    place = Path(os.environ[PLACE])
-    for file in place.glob("*/pid"):
-        os.killpg(int(file.read_text()), signal.SIGTERM)
-    engine.clean()
-    if exitstatus == 0:
-        shutil.rmtree(place, ignore_errors=True)
+    session.config.stash[FAILED] = exitstatus == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers, which all workers share; files stay only where a developer looks for the cause of a failure."""
+    if not hasattr(config, "workerinput"):
+        workspace.end(keep=config.stash.get(FAILED, False) and not os.environ.get("CI"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -181,10 +184,10 @@ def clean_environment(**more: str) -> dict[str, str]:
     kept["PATH"] = os.pathsep.join(
         part for part in kept["PATH"].split(os.pathsep) if part not in (ours, str(ROOT / ".venv/bin"))
     )
-    if (ROOT / ".tools/bin").exists():  # where uv is, if it was fetched
-        kept["PATH"] += os.pathsep + str(ROOT / ".tools/bin")
+    kept["PATH"] += os.pathsep + str(workspace.tools() / "bin")  # uv, if it was fetched
     # Types of libraries are the same in every project, and reading them takes longer than all else of `make check`.
-    kept["MYPY_CACHE_DIR"] = str(Path(os.environ[PLACE]) / f"mypy-{os.environ.get('PYTEST_XDIST_WORKER', 'all')}")
+    if PLACE in os.environ:  # not in a benchmark
+        kept["MYPY_CACHE_DIR"] = str(workspace.session() / f"mypy-{os.environ.get('PYTEST_XDIST_WORKER', 'all')}")
     return {**kept, **more}
 
 
@@ -545,9 +548,7 @@ def servers() -> None:
     """Prometheus and Alertmanager, with their tools."""
     missing = [name for name in ("prometheus", "promtool", "amtool") if not shutil.which(name)]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        with FileLock(Path(tempfile.gettempdir()) / "copier-mlops-monitoring.lock"):
-            for more in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *prometheus.PACKAGES]):
-                subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=600", *more], capture_output=True, check=False)
+        engine.apt(*prometheus.PACKAGES)
         missing = [name for name in missing if not shutil.which(name)]
     need(f"NOT RUN: {', '.join(missing)} is missing; install {' '.join(prometheus.PACKAGES)}" if missing else "")
 

@@ -152,26 +152,32 @@ def folder() -> Path:
     return workspace.session() / "podman"
 
 
-def environment() -> dict[str, str]:
-    """Return the settings of podman and the build options for a machine without a registry."""
+def storage() -> dict[str, str]:
+    """Write the settings of podman for this session, and return the variables that name them."""
     place = folder()
     place.mkdir(exist_ok=True)
     subnet = 128 + int(hashlib.sha256(str(place).encode()).hexdigest(), 16) % 120  # sessions run at the same time
     for name, text in (("containers.conf", CONTAINERS_CONF), ("storage.conf", STORAGE_CONF)):
-        if not (place / name).exists():
-            partial = place / f".{name}.{os.getpid()}"
-            partial.write_text(text.format(folder=place, subnet=subnet))
-            partial.replace(place / name)
-    build = "--pull=never --network=host --format=docker"
-    if CERTIFICATES.exists():
-        build += f" --secret=id=ca_bundle,src={CERTIFICATES}"
+        (place / name).write_text(text.format(folder=place, subnet=subnet))
+    (place / "auth.json").write_text("{}")
     return {
-        "DOCKER": "podman",
         "CONTAINERS_CONF": str(place / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),
         "REGISTRY_AUTH_FILE": str(place / "auth.json"),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the settings of podman and the build options for a machine without a registry."""
+    build = "--pull=never --network=host --format=docker"
+    if CERTIFICATES.exists():
+        build += f" --secret=id=ca_bundle,src={CERTIFICATES}"
+    compose = str(Path(sys.executable).with_name("podman-compose"))
+    names = ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "REGISTRY_AUTH_FILE")
+    return {name: os.environ[name] for name in names} | {
+        "DOCKER": "podman",
         "IMAGE_OPTIONS": build,
-        "COMPOSE": str(Path(sys.executable).with_name("podman-compose")),
+        "COMPOSE": compose,
     }
 
 
@@ -179,23 +185,12 @@ def podman(*words: str, check: bool = True, **more: str) -> subprocess.Completed
     """Run podman on the storage of this session."""
     return subprocess.run(
         ["podman", *words],
-        env={**os.environ, **environment(), **more},
+        env={**os.environ, **more},
         capture_output=True,
         text=True,
         check=check,
         timeout=600,
     )
-
-
-def clean() -> None:
-    """Remove all containers, networks, volumes and images of this session."""
-    if (folder() / "storage").exists():
-        podman("rm", "--all", "--force", "--time", "0", check=False)
-        podman("network", "prune", "--force", check=False)
-        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-            if line.split()[1].startswith(f"{folder()}/"):
-                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
-        shutil.rmtree(folder(), ignore_errors=True)
 
 
 def images() -> str:
@@ -229,7 +224,6 @@ def watching(names: dict[str, str]) -> str:
 
 def provide(recipe: Recipe, image: str) -> None:
     """Make an image if its storage does not have it, and give it the name that projects use."""
-    environment()
     with FileLock(folder() / "images.lock"):
         _make(recipe)
         podman("tag", recipe.reference, image)
@@ -261,7 +255,8 @@ def release() -> str:
 
 def _archive(recipe: Recipe) -> Path:
     """Return the archive of a small Debian with the packages of a recipe; it stays in the workspace for other sessions."""
-    archive = workspace.folder("archives") / f"{recipe.name}-{recipe.digest}.tar"
+    archive = workspace.tools() / f"archives/{recipe.name}-{recipe.digest}.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.lock"), tempfile.TemporaryDirectory(prefix="image-") as scratch:
         if archive.exists():
             return archive

@@ -25,7 +25,8 @@ from typing import Any
 import engine
 import pytest
 import runner
-from conftest import ROOT, Project, Render, end, fork_of, free_port, mlflow_server, need, once, serve, wait_until
+import workspace
+from conftest import Project, Render, end, fork_of, free_port, mlflow_server, need, once, serve, wait_until
 
 RATE = 300  # requests a second
 Figure = Callable[[str, object], None]  # told to `make bench` through pytest's report
@@ -440,7 +441,7 @@ def test_the_registry_and_what_answers_go_back_together(project: Project, record
 
 @pytest.fixture(scope="session")
 def act() -> Path:
-    found = runner.bring(ROOT / ".tools/bin")
+    found = runner.bring(workspace.tools() / "bin")
     need("" if found else "NOT RUN: cd.yml; act is missing, and there is no Go to build it with (https://go.dev/dl)")
     assert found is not None
     return found

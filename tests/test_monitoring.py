@@ -26,8 +26,9 @@ import engine
 import grafana
 import prometheus
 import pytest
+import workspace
 import yaml
-from conftest import MADE, ROOT, Project, Render, borrowing, end, free_port, need, processes_in, wait_for, wait_until
+from conftest import MADE, Project, Render, borrowing, end, free_port, need, processes_in, wait_for, wait_until
 
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
@@ -208,7 +209,7 @@ MISTAKES = {
 
 @pytest.fixture(scope="session")
 def grafana_types() -> Path:
-    found = grafana.bring(ROOT / ".tools")
+    found = grafana.bring(workspace.tools())
     if found is None:
         need("NOT RUN: the types of the dashboards; node or npm is missing (https://nodejs.org)")
     assert found is not None

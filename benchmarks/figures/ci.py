@@ -17,8 +17,9 @@ MEANING = {
 def measure(lab: Lab) -> list[Row]:
     sys.path.insert(0, str(ROOT / "tests"))
     import runner
+    import workspace
 
-    act = runner.bring(ROOT / ".tools/bin")
+    act = runner.bring(workspace.tools() / "bin")
     if act is None:
         raise RuntimeError("act is missing, and there is no Go to build it with")
     project = lab.project("ci")
