@@ -63,6 +63,7 @@ class Serving:
             API_KEYS=self.key,
             SERVICE_PORT=str(port),
             ANSWER_SECONDS="30",
+            HEADER_TIMEOUT_SECONDS="120",  # a busy machine needs its time to open ten thousand connections
             **more,
         )
         wait_for(f"{self.url}/health/ready", self.process)

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     max_rows: int = Field(default=1000, ge=1)
     max_waiting_rows: int = Field(default=4000, ge=1)
     answer_seconds: float = Field(default=5, gt=0)
+    header_timeout_seconds: float = Field(default=10, gt=0)
     accept_asked_at: bool = False
     prediction_log: Path = Path("predictions")
     log_flush_seconds: float = Field(default=1, gt=0)

@@ -389,6 +389,9 @@ def as_text(raw: pd.Series) -> pd.Series:
     return raw.astype("str").where(present)
 
 
+FIRST_MOMENT = pd.Timestamp("0001-01-01T00:00:00Z").as_unit("us")
+LAST_MOMENT = pd.Timestamp("9999-12-31T23:59:59.999999Z").as_unit("us")
+
 _TRUE_FALSE = dict.fromkeys(("true", "1", "1.0", "yes", "y", "t", "on"), True)
 _TRUE_FALSE |= dict.fromkeys(("false", "0", "0.0", "no", "n", "f", "off"), False)
 
@@ -408,8 +411,14 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     if column.kind in ("integer", "number"):
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return pd.Series(np.nan, raw.index), _fault(present, raw, column.name, "a time, not a number")
+        if raw.dtype == object:
+            flags = raw.map(lambda value: isinstance(value, (bool, np.bool_)))
+        else:
+            flags = present & pd.api.types.is_bool_dtype(raw.dtype)
+        faults = _fault(flags, raw, column.name, "true or false, not a number")
+        raw, present = raw.mask(flags), present & ~flags
         number = pd.to_numeric(raw, errors="coerce").astype("float64")
-        faults = _fault(present & number.isna(), raw, column.name, "not a number")
+        faults += _fault(present & number.isna(), raw, column.name, "not a number")
         infinite = pd.Series(np.isinf(number), raw.index)
         faults += _fault(infinite, raw, column.name, "not finite")
         number = number.mask(infinite)
@@ -430,7 +439,14 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
     if text:
         dated = raw.where(raw.astype("str").str.contains("[0-9]", regex=True))  # `now` would be the moment of the run
     moment = pd.to_datetime(dated, errors="coerce", utc=True, format="ISO8601" if text else None)
-    return moment.astype("datetime64[us, UTC]"), _fault(present & moment.isna(), raw, column.name, "not a time")
+    moment = moment.astype("datetime64[us, UTC]")
+    moment = moment.mask(_beyond(moment))
+    return moment, _fault(present & moment.isna(), raw, column.name, "not a time")
+
+
+def _beyond(moments: pd.Series) -> pd.Series:
+    """Whether a moment is before year 1 or after year 9999: Python, JSON's date-time and most databases have no such times."""
+    return moments.notna() & ~moments.between(FIRST_MOMENT, LAST_MOMENT)
 
 
 def _as_demanded(raw: pd.Series, column: Column) -> bool:
@@ -438,7 +454,7 @@ def _as_demanded(raw: pd.Series, column: Column) -> bool:
     if column.kind == "string":
         return bool(raw.dtype == "str" and not (raw == "").any())
     if column.kind == "timestamp":
-        return bool(raw.dtype == "datetime64[us, UTC]")
+        return bool(raw.dtype == "datetime64[us, UTC]" and not _beyond(raw).any())
     if not isinstance(raw.dtype, np.dtype) or raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
         return False
     values = raw.to_numpy()
@@ -446,7 +462,7 @@ def _as_demanded(raw: pd.Series, column: Column) -> bool:
         plain = (values == 0) & ~np.signbit(values.astype("float64")) | (values == 1) | np.isnan(values)
         return bool(plain.all())
     if raw.dtype.kind != "f":
-        return True
+        return raw.dtype.kind != "b"
     if column.kind == "integer":
         return bool(((values == np.rint(values)) & ~np.isinf(values) | np.isnan(values)).all())
     return not np.isinf(values).any()

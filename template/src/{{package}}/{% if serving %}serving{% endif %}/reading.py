@@ -31,7 +31,9 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 NAIVE_EPOCH = dt.datetime(1970, 1, 1)  # a time without a zone is taken as UTC
 MICROSECOND = dt.timedelta(microseconds=1)
 MISSING_TIME = np.iinfo("int64").min
-MOST_FAULTS = 100  # that are told of one request
+MOST_FAULTS = 100  # that are reported for one request
+MOST_SUGGESTIONS = 10  # of field names for one request: each takes up to a millisecond
+LONGEST_NAME = 100  # characters of an unknown field name that is compared with the known ones
 
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
@@ -53,13 +55,13 @@ class RefusedError(ProjectError):
     """Rows are not what the contract says.
 
     Attributes:
-        faults: The first `MOST_FAULTS` of them, in the order of rows.
-        count: How many there are.
+        faults: the first `MOST_FAULTS` of them, in the order of rows.
+        count: how many there are.
     """
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], count: int) -> None:
         self.faults = sorted(faults, key=lambda fault: fault.row)[:MOST_FAULTS]
-        self.count = len(faults)
+        self.count = count
         first = self.faults[0]
         super().__init__(
             f"{self.count} {'values are' if self.count > 1 else 'value is'} not what the contract says; "
@@ -113,7 +115,8 @@ class Reader:
         mask_key: The key that personal values are masked with.
 
     Attributes:
-        id: Of a row that was read, as it may be kept: a pseudonym where it is personal.
+        id: function that returns the id of a row as it may be stored: a pseudonym where it is personal.
+        values: function that returns all others of its values, as a tuple.
 
     Raises:
         ContractError: If a column is personal and there is no key.
@@ -142,6 +145,7 @@ class Reader:
         self._id_tests = list(_tests(contract[contract.id]))  # not of one that is made up
         self._id = self._places[contract.id]
         self.id = attrgetter(self._id)
+        self.values = _values_of([place for place in self._places.values() if place != self._id])
         self._make_id = _maker(contract[contract.id])
         numbers = [one for one in self._columns if one.kind in ("number", "integer", "boolean")]
         self._numbers = [one.name for one in numbers]
@@ -206,21 +210,22 @@ class Reader:
         items = given if isinstance(given, list) else [given]
         if len(items) > self._most:
             raise self._too_many(len(items))
-        faults = [fault for number, item in enumerate(items) for fault in self._strangers(number, item)]
+        faults, count = self._strangers(items)
         rows = [item if isinstance(item, dict) else {} for item in items]
         named = [row.get(self.contract.id) not in (None, "") for row in rows]
         ids = [row[self.contract.id] if has else self._make_id() for row, has in zip(rows, named, strict=True)]
         columns = {}
         for column in self._columns:
             values = ids if column.role == "id" else [row.get(column.name, _NOTHING) for row in rows]
-            columns[self._places[column.name]], wrong = self._column(values, column)
-            faults += [
-                fault
-                for fault in wrong
-                if isinstance(items[fault.row], dict) and (column.role != "id" or named[fault.row])
-            ]
+            columns[self._places[column.name]], unfit = self._column(values, column)
+            wrong = [row for row in unfit if isinstance(items[row], dict) and (column.role != "id" or named[row])]
+            count += len(wrong)
+            allowed = described(column) if wrong else ""
+            for row in wrong[:MOST_FAULTS]:
+                given_value = "nothing" if values[row] is _NOTHING else _short(values[row])
+                faults.append(Fault(row, column.name, given_value, allowed))
         if faults:
-            raise RefusedError(faults)
+            raise RefusedError(faults, count)
         made = [self._row(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
         return Asked(made, many, ids)
 
@@ -241,23 +246,35 @@ class Reader:
     def _too_many(self, count: int) -> TooManyRowsError:
         return TooManyRowsError(f"{count} rows at once are too many; send {self._most} at most")
 
-    def _strangers(self, number: int, item: Any) -> Iterator[Fault]:
-        """What of an item is no field of a row."""
-        if not isinstance(item, dict):
-            yield Fault(number, "", _short(item), "an object with a field for each column")
-            return
-        for name in item:
-            if name not in self._places and name != self.contract.target:
-                close = difflib.get_close_matches(name, self._places, n=1)
-                yield Fault(
-                    number,
-                    _short(name),
-                    _short(item[name]),
-                    "a field of a row" + (f"; is it {close[0]}?" if close else ""),
-                )
+    def _strangers(self, items: Sequence[Any]) -> tuple[list[Fault], int]:
+        """Return the first of what is not a field of a row, and how much of that there is.
 
-    def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[Fault]]:
-        """The values of a column as a struct has them, and those that are none."""
+        A body of 1 MB has tens of thousands of names; only those that are reported are described.
+        """
+        faults: list[Fault] = []
+        count = 0
+        for number, item in enumerate(items):
+            if not isinstance(item, dict):
+                count += 1
+                if count <= MOST_FAULTS:
+                    faults.append(Fault(number, "", _short(item), "an object with a field for each column"))
+                continue
+            for name in item:
+                if name in self._places or name == self.contract.target:
+                    continue
+                count += 1
+                if count <= MOST_FAULTS:
+                    close = self._close(name) if count <= MOST_SUGGESTIONS else ""
+                    faults.append(Fault(number, _short(name), _short(item[name]), f"a field of a row{close}"))
+        return faults, count
+
+    def _close(self, name: str) -> str:
+        """Return the question whether another field is meant; empty if none is similar."""
+        close = difflib.get_close_matches(name, self._places, n=1) if len(name) <= LONGEST_NAME else []
+        return f"; is it {close[0]}?" if close else ""
+
+    def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[int]]:
+        """Return the values of a column as a struct has them, and the rows whose value is not valid."""
         if column.nullable:
             given = [None if value is _NOTHING else value for value in given]
         kept = self._as_they_are(given, column)
@@ -270,20 +287,14 @@ class Reader:
         raw = pd.Series([None if value is _NOTHING else value for value in plain], dtype="object")
         values, found = check_values(raw, column, repeats=True)
         unfit |= {int(number) for broken, _ in found for number in broken}
-        allowed = described(column)
-        faults = [
-            Fault(number, column.name, "nothing" if given[number] is _NOTHING else _short(given[number]), allowed)
-            for number in sorted(unfit)
-        ]
         if column.kind == "timestamp":
-            pairs = zip(values, plain, strict=True)
-            return [None if moment is pd.NaT else _written(moment, str(text)) for moment, text in pairs], faults
+            return [None if moment is pd.NaT else _written(moment) for moment in values], sorted(unfit)
         typed = [None if value is None or value != value else value for value in values.tolist()]
         if column.kind == "boolean":
-            return [None if value is None else bool(value) for value in typed], faults
+            return [None if value is None else bool(value) for value in typed], sorted(unfit)
         if column.kind == "integer" and column.role == "id":
-            return [None if value is None else int(value) for value in typed], faults
-        return typed, faults
+            return [None if value is None else int(value) for value in typed], sorted(unfit)
+        return typed, sorted(unfit)
 
     def _as_they_are(self, given: Sequence[Any], column: Column) -> list[Any] | None:
         """The values of a column if the quick way takes each: the rules of a whole column cost a millisecond."""
@@ -345,7 +356,10 @@ def described(column: Column) -> str:
 
 def _short(value: Any) -> str:
     """A value as it came, in 40 characters at most."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (dict, list)):
+        text = msgspec.json.encode(value).decode()
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -438,8 +452,10 @@ def _is_moment(text: str) -> bool:
     if _MOMENT.fullmatch(text) is None:
         return False
     try:
-        dt.datetime.fromisoformat(text)
-    except ValueError:
+        moment = dt.datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment.astimezone(dt.UTC)  # raises before year 1 and after year 9999
+    except (ValueError, OverflowError):
         return False
     return True
 
@@ -448,11 +464,7 @@ def _microseconds(text: str | None) -> int:
     """Since 1970, in UTC."""
     if text is None:
         return MISSING_TIME
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:  # a year that Python does not know
-        moments = pd.to_datetime(pd.Series([text]), utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-        return int(moments.astype("int64").iloc[0])
+    moment = dt.datetime.fromisoformat(text)
     return (moment - (EPOCH if moment.tzinfo else NAIVE_EPOCH)) // MICROSECOND
 
 
@@ -474,7 +486,7 @@ def _plain(value: Any, column: Column) -> Any:
         return _NOTHING if math.isinf(value) else str(int(value)) if value.is_integer() else str(value)
     if column.kind == "string":
         return str(value)
-    if column.kind != "boolean" and isinstance(value, (int, float)):
+    if column.kind != "boolean" and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
@@ -482,6 +494,6 @@ def _plain(value: Any, column: Column) -> Any:
     return value
 
 
-def _written(moment: pd.Timestamp, text: str) -> str:
-    """A time as the quick way takes it; one of a year that Python does not know as it came."""
-    return moment.isoformat().replace("+00:00", "Z") if 1 <= moment.year <= 9999 else text
+def _written(moment: pd.Timestamp) -> str:
+    """Return a time as the quick way takes it."""
+    return moment.isoformat().replace("+00:00", "Z")
