@@ -28,7 +28,19 @@ import prometheus
 import pytest
 import workspace
 import yaml
-from conftest import MADE, Project, Render, borrowing, end, free_port, need, processes_in, wait_for, wait_until
+from conftest import (
+    MADE,
+    Project,
+    Render,
+    borrowing,
+    end,
+    free_port,
+    need,
+    once,
+    processes_in,
+    wait_for,
+    wait_until,
+)
 
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
@@ -66,19 +78,6 @@ threading.Thread(target=ask, daemon=True).start()
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
 """
 """The real metrics of the service, with answers that only pretend."""
-
-START = """
-import sys
-from ci import machine, targets, up
-given = machine.settings()
-where = targets.ports(given)
-up.PLACE.mkdir(exist_ok=True)
-token = up.prepare(given, where)
-for one in up.processes(given, where, token, containers=False):
-    if one.name in sys.argv[1:]:
-        up.until_ready(one.name, where, one.ready, up.start(one))
-"""
-"""Some of what `make up` starts, as it starts it."""
 
 PREFECT = """
 import json, sys
@@ -119,14 +118,26 @@ REPORT: dict[str, Any] = {
 Make = Callable[[str], Project]
 
 
+@pytest.fixture(scope="session")
+def watched_environment(render: Render) -> Path:
+    """The packages of a project that is monitored and serves in every way."""
+
+    def install(folder: Path) -> None:
+        answers = {"serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose", "monitoring": True}
+        shutil.copytree(render(**answers), folder)
+        Project(folder).make("setup")
+
+    return once("watched/project", install)
+
+
 @pytest.fixture
-def make(servers: None, render: Render, small_environment: Path, prefect_server: str, tmp_path: Path) -> Make:
+def make(servers: None, render: Render, watched_environment: Path, prefect_server: str, tmp_path: Path) -> Make:
     """A project of some name that is watched, shares the packages of another, and has ports of its own."""
 
     def made(name: str) -> Project:
         folder = tmp_path / "project"
         shutil.copytree(render(project_name=name, serving=["online"], deploy="compose", monitoring=True), folder)
-        return borrowing(folder, small_environment, prefect_server, ENGINE="process", **ports())
+        return borrowing(folder, watched_environment, prefect_server, ENGINE="process", **ports())
 
     return made
 
@@ -299,8 +310,7 @@ class Loop:
         self.start("prometheus", "alertmanager", "receiver")
 
     def start(self, *names: str) -> None:
-        done = self.project.command(".venv/bin/python", "-c", START, *names, APP=f".venv/bin/{self.project.package}")
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.project.make("up", ONLY=" ".join(names))
 
     def close(self) -> None:
         end(self.service)
@@ -330,8 +340,14 @@ class Loop:
     def results(self, action: str) -> list[str]:
         return [one["result"] for one in self.audit(action)]
 
+    def supervisor(self, *words: str) -> str:
+        done = self.project.command(".venv/bin/supervisorctl", "-c", ".monitoring/supervisor/supervisord.conf", *words)
+        return done.stdout.strip()
+
     def pid(self, name: str) -> int:
-        return int((self.project / f".monitoring/{name}.pid").read_text().split()[0])
+        """The number of a process; 0 while it does not run."""
+        said = self.supervisor("pid", name)
+        return int(said) if said.isdecimal() else 0
 
     def prefect(self, path: str, **asked: Any) -> list[dict[str, Any]]:
         """What the project's own server of Prefect answers."""
@@ -395,7 +411,10 @@ def test_from_a_report_to_one_training(loop: Loop) -> None:
         assert caught.value.code == 401
     wait_until(lambda: [one for one in loop.query("loop_strangers_total") if one["value"][1] == "2"], 10)
 
-    os.kill(loop.pid("receiver"), signal.SIGKILL)
+    killed = loop.pid("receiver")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: loop.pid("receiver") not in (0, killed), 20)  # the supervisor starts it again
+    loop.supervisor("stop", "receiver")
     wait_until(lambda: loop.query('ALERTS{alertname="ReceiverDown", alertstate="firing"}'), 20)
     loop.start("receiver")
     post(f"{loop.address('alertmanager')}/api/v2/alerts", [{**one, "annotations": {"again": "yes"}} for one in storm])
@@ -418,7 +437,7 @@ def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
             20,
             loop.audit,
         )
-        os.kill(loop.pid("receiver"), signal.SIGKILL)
+        os.kill(loop.pid("receiver"), signal.SIGKILL)  # it starts again, and with the other address once more
         project.environment["PREFECT_API_URL"] = there
         loop.runs("register", "elsewhere")
         loop.start("receiver")
@@ -467,7 +486,9 @@ def test_every_panel_of_every_dashboard_shows_something(loop: Loop) -> None:
 
 
 @pytest.fixture
-def watched(servers: None, render: Render, trained: Project, served: Project, tmp_path: Path) -> Iterator[Loop]:
+def watched(
+    servers: None, render: Render, trained: Project, served: Project, watched_environment: Path, tmp_path: Path
+) -> Iterator[Loop]:
     """The loop around a project whose champion answers, with a Prefect of its own and a worker that asks it every other second."""
     folder, source = tmp_path / "project", tmp_path / "source"
     answers = {"serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose", "monitoring": True}
@@ -480,7 +501,7 @@ def watched(servers: None, render: Render, trained: Project, served: Project, tm
     more = {**trained.environment, "SOURCE_URI": str(source), "PREFECT_WORKER_QUERY_SECONDS": "2", "ENGINE": "process"}
     for name in ("PREFECT_API_URL", "PYTHONPATH", "OMP_NUM_THREADS"):
         more.pop(name, None)
-    project = borrowing(folder, served.folder, "", **more, **ports())
+    project = borrowing(folder, watched_environment, "", **more, **ports())
     del project.environment["PREFECT_API_URL"]
     loop = Loop(project, trained=True)
     try:
@@ -558,7 +579,7 @@ def test_an_alert_waits_for_alertmanager(make: Make) -> None:
         "ci/up.py", '["--config.file=monitoring/prometheus', '["--rules.alert.resend-delay=1s", "--config.file=monitoring/prometheus'
     )  # fmt: skip
     with contextlib.closing(Loop(project)) as loop:
-        os.killpg(loop.pid("alertmanager"), signal.SIGKILL)
+        loop.supervisor("stop", "alertmanager")
         loop.report()
         wait_until(lambda: bool(loop.query('ALERTS{alertname="TrainingProposed", alertstate="firing"}')), 30)
         wait_until(lambda: float(loop.query("prometheus_notifications_errors_total")[0]["value"][1]) > 0, 30)
@@ -572,10 +593,8 @@ def test_an_alert_waits_for_alertmanager(make: Make) -> None:
 # ------------------------------------------------------------------------------------------------------ up and down
 
 
-def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make, served: Project) -> None:
+def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
     project = make("Flight delays")
-    (project / ".venv").unlink()
-    (project / ".venv").symlink_to(served / ".venv")  # which has what a look needs
     del project.environment["PREFECT_API_URL"]
     begun = time.monotonic()
     said = project.make("up")
@@ -596,12 +615,19 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make, served: Proj
     log = project / ".monitoring/monitor.log"  # a look, and then the log of answers becomes smaller
     in_order = r"error: .*bundle.*0 entries of 0 files in predictions are Parquet now"
     wait_until(lambda: re.search(in_order, log.read_text(), re.S), 60, log.read_text)
-    pids = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
-    assert set(pids) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
-    os.killpg(int(pids["receiver"].split()[0]), signal.SIGKILL)
+
+    def pids() -> dict[str, str]:
+        """The numbers of the processes that run, as `supervisorctl status` prints them."""
+        words = [".venv/bin/supervisorctl", "-c", ".monitoring/supervisor/supervisord.conf", "status"]
+        return dict(re.findall(r"^(\w+) +RUNNING +pid (\d+)", project.command(*words).stdout, re.M))
+
+    before = pids()
+    assert set(before) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
+    os.killpg(int(before["receiver"]), signal.SIGKILL)
     project.make("up")
-    now = {file.stem: file.read_text() for file in (project / ".monitoring").glob("*.pid")}
-    assert {name for name in now if now[name] != pids[name]} == {"receiver"}
+    wait_until(lambda: len(pids()) == len(before), 30, pids)
+    now = pids()
+    assert {name for name in now if now[name] != before[name]} == {"receiver"}
     other = project.start("sleep", "300")
     project.make("down")
     left = lambda: [words for pid, words in processes_in(project.folder) if pid != other.pid and words != [""]]  # noqa: E731
