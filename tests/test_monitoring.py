@@ -349,6 +349,12 @@ class Loop:
         said = self.supervisor("pid", name)
         return int(said) if said.isdecimal() else 0
 
+    def kill(self, name: str) -> int:
+        pid = self.pid(name)
+        assert pid > 1, self.supervisor("status")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
     def prefect(self, path: str, **asked: Any) -> list[dict[str, Any]]:
         """What the project's own server of Prefect answers."""
         address = f"{self.address('prefect')}/api/{path}"
@@ -411,8 +417,7 @@ def test_from_a_report_to_one_training(loop: Loop) -> None:
         assert caught.value.code == 401
     wait_until(lambda: [one for one in loop.query("loop_strangers_total") if one["value"][1] == "2"], 10)
 
-    killed = loop.pid("receiver")
-    os.kill(killed, signal.SIGKILL)
+    killed = loop.kill("receiver")
     wait_until(lambda: loop.pid("receiver") not in (0, killed), 20)  # the supervisor starts it again
     loop.supervisor("stop", "receiver")
     wait_until(lambda: loop.query('ALERTS{alertname="ReceiverDown", alertstate="firing"}'), 20)
@@ -437,7 +442,7 @@ def test_a_training_is_not_lost_while_prefect_is_away(make: Make) -> None:
             20,
             loop.audit,
         )
-        os.kill(loop.pid("receiver"), signal.SIGKILL)  # it starts again, and with the other address once more
+        loop.kill("receiver")  # it starts again, and with the other address once more
         project.environment["PREFECT_API_URL"] = there
         loop.runs("register", "elsewhere")
         loop.start("receiver")
