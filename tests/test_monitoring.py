@@ -695,6 +695,10 @@ def test_up_starts_containers_and_an_alert_reaches_the_receiver(make: Make) -> N
         wait_until(lambda: audit.exists() and '"retrain"' in audit.read_text(), 90)
         project.make("up")  # reads all settings anew
         assert {one["Id"] for one in containers().values()}.isdisjoint(one["Id"] for one in there.values())
+        (project / "monitoring/compose.override.yaml").write_text("services: {alertmanager: {command: [--none]}}\n")
+        said = project.make("up", fails=True)
+        assert re.search(r"alertmanager restarted \d+ times", said) and "unknown long flag '--none'" in said
+        assert not containers()  # nothing restarts again and again after that
     finally:
         project.make("down")
     assert not containers()
