@@ -130,10 +130,14 @@ def apt(*packages: str) -> str:
         The end of apt's error message, or an empty string.
     """
     options = ["-o", "DPkg::Lock::Timeout=600", "-qq"]
+    # With this run level the packages of servers do not start them.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     with FileLock(workspace.session() / "apt.lock"):
         for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
             for attempt in range(5):
-                done = subprocess.run(["apt-get", *options, *words], capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    ["apt-get", *options, *words], env=environment, capture_output=True, text=True, check=False
+                )
                 if done.returncode == 0:
                     break
                 time.sleep(2 * attempt)  # the timeout above does not cover the lock of the package lists

@@ -41,15 +41,15 @@ class Ran:
 
 
 def bring(tools: Path, name: str = "act") -> Path | None:
-    """Path of a tool, built where it is missing; None where there is no Go to build it with."""
-    tools.mkdir(parents=True, exist_ok=True)
-    with FileLock(tools / f"{name}.lock"):
-        found = shutil.which(name) or (tools / name if (tools / name).exists() else None)
-        if found is None and shutil.which("go"):
-            environment = {**os.environ, "GOBIN": str(tools)}
+    """Return a tool's path, or None. It is built in the version that the tests need; without Go any version is used."""
+    place = tools / f"{name}-{TOOLS[name].rpartition('@')[2]}"
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "lock"):
+        if not (place / name).exists() and shutil.which("go"):
+            environment = {**os.environ, "GOBIN": str(place)}
             subprocess.run(["go", "install", TOOLS[name]], check=True, env=environment, capture_output=True)
-            found = tools / name
-        return Path(found) if found else None
+    found = place / name if (place / name).exists() else shutil.which(name)
+    return Path(found) if found else None
 
 
 def uses(folder: Path) -> set[tuple[str, str, str]]:

@@ -441,7 +441,7 @@ def test_the_registry_and_what_answers_go_back_together(project: Project, record
 
 @pytest.fixture(scope="session")
 def act() -> Path:
-    found = runner.bring(workspace.tools() / "bin")
+    found = runner.bring(workspace.tools())
     need("" if found else "NOT RUN: cd.yml; act is missing, and there is no Go to build it with (https://go.dev/dl)")
     assert found is not None
     return found

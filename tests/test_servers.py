@@ -15,8 +15,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import engine
 import pytest
-from conftest import Project, Render, end, free_port, mlflow_server, processes_in, serve, wait_for
+from conftest import Project, Render, end, free_port, mlflow_server, need, processes_in, serve, wait_for
 
 
 def test_push_and_pull_through_s3(render: Render, trained: Project, s3: dict[str, str], tmp_path: Path) -> None:
@@ -236,12 +237,7 @@ def test_a_table_in_an_object_store(empty: Project, s3: dict[str, str], tmp_path
 def postgresql(tmp_path: Path) -> Iterator[tuple[int, str]]:
     """A PostgreSQL server on loopback with a password made on the spot; installed from the system's packages if missing."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], env=environment, check=True, capture_output=True)
-        subprocess.run(
-            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "postgresql"],
-            env=environment, check=True, capture_output=True,
-        )  # fmt: skip
+        need(engine.apt("postgresql"))
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     port, secret, home = free_port(), secrets.token_hex(12), Path(tempfile.mkdtemp(prefix="pg-"))
     (home / "secret").write_text(secret)

@@ -19,8 +19,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import engine
 import pytest
-from conftest import Project, clean_environment, end, free_port, once, wait_until
+from conftest import Project, clean_environment, end, free_port, need, once, wait_until
 
 # What any program that talks to the broker would do, run with the project's packages: send lines, read a stream from its
 # beginning, say how many messages were given out and not acknowledged.
@@ -153,9 +154,7 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         if not shutil.which(self.program) and not Path(self.program).exists():
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            for words in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", self.package]):
-                subprocess.run(["apt-get", *words], env=environment, check=True, capture_output=True)
+            need(engine.apt(self.package))
 
     @property
     def url(self) -> str:

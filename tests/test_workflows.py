@@ -50,7 +50,7 @@ IN_ORDER = re.findall(r"run: make (\S+)", (ROOT / "template/.github/workflows/ci
 
 @pytest.fixture(scope="session")
 def act() -> Path:
-    found = runner.bring(workspace.tools() / "bin")
+    found = runner.bring(workspace.tools())
     if found is None:
         need("NOT RUN: the workflows; act is missing, and there is no Go to build it with (https://go.dev/dl)")
     assert found is not None
@@ -407,7 +407,7 @@ def test_linters_find_nothing(act: Path, folder: str) -> None:
     """actionlint, zizmor in its pedantic mode, yamllint; the schema of Dependabot's file."""
     place = ROOT / folder / ".github"
     tools = Path(sys.executable).parent
-    lint = runner.bring(workspace.tools() / "bin", "actionlint")
+    lint = runner.bring(workspace.tools(), "actionlint")
     assert lint is not None
     commands = [
         [str(lint), *map(str, workflows(folder))],

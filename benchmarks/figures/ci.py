@@ -19,7 +19,7 @@ def measure(lab: Lab) -> list[Row]:
     import runner
     import workspace
 
-    act = runner.bring(workspace.tools() / "bin")
+    act = runner.bring(workspace.tools())
     if act is None:
         raise RuntimeError("act is missing, and there is no Go to build it with")
     project = lab.project("ci")
