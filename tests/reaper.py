@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -22,6 +23,8 @@ from pathlib import Path
 
 KEEP = "keep"
 """File in a session's folder that keeps its files, for somebody who looks for the cause of a failure."""
+NAME = re.compile(r"(ci|mlops|s)-[A-Za-z0-9_]{6,8}")
+"""Names of the folders that `.ci/run` and `workspace.begin` make."""
 SECONDS_TO_END = 3.0
 PROC = Path("/proc")
 
@@ -113,7 +116,14 @@ def unmount(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """End what belongs to a folder, and remove the folder."""
+    """End what belongs to a folder, and remove the folder.
+
+    Raises:
+        ValueError: If the folder is not one of a run, since everything in it would be lost.
+    """
+    if not (folder.is_absolute() and NAME.fullmatch(folder.name)):
+        raise ValueError(f"{folder} is not the folder of a test run")
+    folder = folder.resolve()
     end(folder, containers=False)
     storages = [file.parent for file in (*folder.glob("podman/storage.conf"), *folder.glob("*/podman/storage.conf"))]
     for podman in storages:
@@ -134,7 +144,7 @@ def main() -> None:
         wait_for_parent(int(sys.argv[2]))
     else:
         folder = Path(sys.argv[1])
-    sweep(folder.resolve())
+    sweep(folder)
 
 
 if __name__ == "__main__":

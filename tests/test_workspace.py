@@ -131,6 +131,12 @@ def test_a_killed_worker_leaves_nothing(tmp_path: Path) -> None:
         wait_until(lambda: not session.left(), 60, session.left)
 
 
+@pytest.mark.parametrize("folder", ["", "/", "/home", "mlops-abcdefgh"])
+def test_only_the_folder_of_a_run_is_removed(folder: str) -> None:
+    with pytest.raises(ValueError, match="is not the folder of a test run"):
+        reaper.sweep(Path(folder))
+
+
 def test_a_session_that_passes_leaves_nothing(tmp_path: Path) -> None:
     with inner(tmp_path, hang=False) as session:
         assert session.process.wait(60) == 0, (tmp_path / "log").read_text()

@@ -61,7 +61,7 @@ def begin() -> Path:
             signal.signal(number, _interrupt)
     # Names are short because sockets are below them: the path of a socket has 107 characters at most.
     outer = os.environ.get(WORKSPACE)
-    place = Path(tempfile.mkdtemp(prefix="s" if outer else "mlops-", dir=outer)).resolve()
+    place = Path(tempfile.mkdtemp(prefix="s-" if outer else "mlops-", dir=outer)).resolve()
     place.chmod(0o711)  # servers with accounts of their own have folders in it
     _remove_after_this_process(place)
     os.environ[SESSION] = str(place)
