@@ -1,6 +1,6 @@
 """Send requests to a service at a fixed rate, whether or not it keeps up: standard library only.
 
-    python overload.py <host:port> <requests a second, 0: as fast as responses come> <connections> <seconds> <file with the body>
+    python overload.py <host:port> <requests a second, 0: as fast as responses come> <connections> <seconds> <file with the body> [key]
 
 Prints JSON: accepted requests a second, the number of each status, and the median and 99th percentile of the seconds of accepted
 requests, counted from the moment at which a request was due.
@@ -13,7 +13,10 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter, float]
+
+
+KEPT_SECONDS = 3.0  # a connection that is idle for longer is not used again: the service closes it after 5
 
 
 class Client:
@@ -25,9 +28,17 @@ class Client:
         self.seconds: list[float] = []
         self.ended = 0.0
 
+    async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self.idle:
+            reader, writer, since = self.idle.pop()
+            if time.perf_counter() - since < KEPT_SECONDS:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self.host, int(self.port))
+
     async def send(self, due: float) -> None:
         try:
-            reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection(self.host, int(self.port))
+            reader, writer = await self.connection()
             writer.write(self.request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
@@ -42,7 +53,7 @@ class Client:
         if b"connection: close" in head:
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append((reader, writer, time.perf_counter()))
 
     async def repeat(self, until: float) -> None:
         while (due := time.perf_counter()) < until:
@@ -64,8 +75,8 @@ class Client:
         await asyncio.gather(*running)
 
 
-async def main(address: str, rate: float, connections: int, seconds: float, body: bytes) -> None:
-    head = f"POST /predict HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+async def main(address: str, rate: float, connections: int, seconds: float, body: bytes, key: str) -> None:
+    head = f"POST /predict HTTP/1.1\r\nHost: {address}\r\nX-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     client, begun = Client(address, head.encode() + body), time.perf_counter()
     if rate:
         await client.at_rate(rate, connections, seconds)
@@ -85,4 +96,5 @@ async def main(address: str, rate: float, connections: int, seconds: float, body
     )
 
 
-asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5]).read_bytes()))
+ADDRESS, RATE, CONNECTIONS, SECONDS, FILE, *KEY = sys.argv[1:]
+asyncio.run(main(ADDRESS, float(RATE), int(CONNECTIONS), float(SECONDS), Path(FILE).read_bytes(), *KEY or [""]))
