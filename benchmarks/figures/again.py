@@ -9,6 +9,7 @@ MEANING = {
     "again_pipeline": "`make pipeline` with nothing to do",
     "again_run_with_server": "`make run` with nothing to do, with a Prefect server there",
     "again_run_no_server": "the same without a server, so that Prefect starts a temporary one",
+    "history": "`make history` of one version",
 }
 
 
@@ -32,6 +33,7 @@ def prepared(lab: Lab) -> Project:
 
 def measure(lab: Lab) -> list[Row]:
     project = prepared(lab)
+    history = [project.make("history").seconds for _ in range(5)]
     pipeline = [idle(project.make("pipeline")) for _ in range(5)]
     alone = [idle(project.make("run")) for _ in range(3)]
     with lab.prefect_server(project) as url:
@@ -40,4 +42,5 @@ def measure(lab: Lab) -> list[Row]:
         repeated("again_pipeline", pipeline, "s", 2.5),
         repeated("again_run_with_server", served, "s", 6),
         repeated("again_run_no_server", alone, "s", 18),
+        repeated("history", history, "s", 2),
     ]
