@@ -7,6 +7,8 @@ an image has no `ci`, and a host that deploys has no package. The Makefile unexp
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,7 +76,18 @@ SHELL = ("BASH_ENV", "CDPATH", "CLICOLOR_FORCE", "FORCE_COLOR", "GLOBIGNORE", "G
 DVC = ("DVC_ROOT", "DVC_STAGE")
 """DVC sets these for the commands of a stage."""
 
-DROPPED = frozenset((*GIT, *PYTHON, *SHELL, *DVC))
+MLFLOW = (
+    "MLFLOW_ACTIVE_MODEL_ID",
+    "MLFLOW_ENABLE_ASYNC_LOGGING",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_TRUNCATE_LONG_VALUES",
+)
+"""Variables that point MLflow to another project's registry, experiment or run. MLFLOW_TRACKING_URI names the store."""
+
+DROPPED = frozenset((*GIT, *PYTHON, *SHELL, *DVC, *MLFLOW))
 
 UV_KEPT = (
     "UV_CACHE_DIR",
@@ -213,6 +226,43 @@ def for_git(
         numbered |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     # Messages in English: some are part of an error's text, none is translated half.
     return {**for_child(given), "LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_PAGER": "cat", **numbered}
+
+
+MODEL_KEPT = re.compile(
+    r"(HOME|LANG|LANGUAGE|LOGNAME|PATH|PWD|SHELL|TEMP|TERM|TMP|TMPDIR|TZ|USER|VIRTUAL_ENV|NO_COLOR"
+    r"|(LC|PYTHON|LD|DYLD|OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|VECLIB|NUMEXPR|CUDA|NVIDIA)_?[A-Z0-9_]*)"
+)
+"""Variables that a process with a model gets: how Python, its libraries and the terminal work."""
+
+PASSWORD = re.compile(r"://[^/\s@]*@")
+
+
+def for_model(given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a process that loads a model: no secrets, since a model is code.
+
+    MODEL_ENVIRONMENT names further variables, for a model that reads settings of its own.
+
+    Args:
+        given: the environment to start from; by default this process's own.
+    """
+    kept = for_child(given)
+    chosen = kept.get("MODEL_ENVIRONMENT", "").split()
+    return {
+        name: value
+        for name, value in kept.items()
+        if name in chosen or (MODEL_KEPT.fullmatch(name) and not PASSWORD.search(value))
+    }
+
+
+def restart_for_model(given: Mapping[str, str]) -> None:
+    """Replace this process by the same command with that environment, unless it has that environment.
+
+    Deleting the variables here is not enough: the kernel keeps what a process was started with.
+    """
+    wanted = for_model(given)
+    if wanted != dict(os.environ):
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
 
 
 def source_path(python_path: str, folder: Path) -> str:

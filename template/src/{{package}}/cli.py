@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import NAME, ProjectError, UnreachableError
+from .environment import restart_for_model
 from .settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -29,7 +30,10 @@ def main() -> None:
     """Run a command; what the reader can mend ends as one message and exit code 1."""
     try:
         settings = Settings()
-        settings.apply()
+        if sys.argv[1:2] in (["train"], ["evaluate"]):  # they load a model, and need no secret
+            restart_for_model(settings.environment())
+        else:
+            settings.apply()
         code = app(standalone_mode=False)
     except ProjectError as error:
         fail(str(error))
@@ -269,16 +273,23 @@ def run() -> None:
 def _stages_ahead(settings: Settings) -> Iterator[None]:
     """Begin the stages while Prefect is imported and its server starts; the flow waits for them.
 
-    What goes wrong with the source goes wrong in the flow, which tries again and tells people.
+    A source that does not respond is left to the flow, which tries again. Any other error, such as a missing table, ends the
+    command before a server is started.
     """
     from .io import dvc
     from .stages.resolve import resolve_run
 
     try:
         resolve_run(settings)
-    except ProjectError:
+    except UnreachableError:
         yield
         return
+    except ProjectError as error:
+        if settings.notify_urls.get_secret_value():
+            from .flows.train import notify
+
+            notify(settings, "training failed", f"{type(error).__name__}: {error}")
+        raise
     with dvc.ahead(settings):
         yield
 
@@ -393,7 +404,7 @@ def ui(port: int = 5000) -> None:
     if "://" in uri and not uri.startswith("sqlite:"):
         print(f"MLflow's page is {uri}")
         return
-    from .io.registry import settle_in
+    from .io.database import settle_in
 
     settle_in(uri)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -447,7 +458,7 @@ def verify() -> None:
 @app.command()
 def history() -> None:
     """Versions, verdicts, and who moved what."""
-    from .stages.release import history
+    from .stages.history import history
 
     runs, moves = history(Settings())
     if not runs:

@@ -160,6 +160,9 @@ Contents = Mapping[str, bytes]
 Read = Callable[[Contents], Any]
 """Reads the model of a bundle whose checksums hold."""
 
+Load = Callable[[Path], Bundle]
+"""Loads a bundle from a folder."""
+
 
 def unpickled(files: Contents) -> Any:
     """The model of a training."""
@@ -202,19 +205,22 @@ def save(
         write_json(partial / "manifest.json", manifest)
         if reference is not None:
             write_json(partial / "reference.json", reference)
-        expect(partial, model, manifest, examples)
+        contract, build_features = code_of(files_of(partial), partial)
+        expect(partial, Bundle(manifest, contract, build_features, model, {}), examples)
 
 
 @contextlib.contextmanager
 def replacing(
-    folder: Path, sealed: Callable[[Path], object] = lambda checksums: None, read: Read = unpickled
+    folder: Path,
+    sealed: Callable[[Path], object] = lambda checksums: None,
+    reload: Load | None = None,
 ) -> Iterator[Path]:
     """A folder to write into that takes the place of another when what was written loads and answers.
 
     Args:
         folder: Replaced as a whole.
-        sealed: Is called with the file of checksums when it is there.
-        read: Reads the model.
+        sealed: Is called with the file of checksums once what was written loads and answers.
+        reload: Loads what was written; `load` by default.
 
     Raises:
         BundleError: If what was written cannot be loaded or answers otherwise; then nothing is left of it.
@@ -224,11 +230,9 @@ def replacing(
     partial.mkdir(parents=True)
     try:
         yield partial
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        lines = [f"{_sha256(path.read_bytes())}  {path.relative_to(partial).as_posix()}" for path in files]
-        (partial / CHECKSUMS).write_text("\n".join(lines) + "\n")
+        write_checksums(partial)
+        verify((reload or load)(partial))
         sealed(partial / CHECKSUMS)
-        verify(load(partial, read))
     except BaseException:
         shutil.rmtree(partial)
         raise
@@ -240,16 +244,26 @@ def replacing(
     shutil.rmtree(before, ignore_errors=True)
 
 
-def expect(folder: Path, model: Any, manifest: Mapping[str, Any], examples: pd.DataFrame) -> None:
-    """Write down what a model answers to some rows."""
-    contract, build_features = code_of(files_of(folder), folder)
-    live = Bundle(manifest, contract, build_features, model, {})
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of a folder's files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = [f"{_sha256(path.read_bytes())}  {path.relative_to(folder).as_posix()}" for path in files]
+    (folder / CHECKSUMS).write_text("\n".join(lines) + "\n")
+
+
+def expect(folder: Path, live: Bundle, examples: pd.DataFrame) -> None:
+    """Write down what a bundle answers to some rows."""
     rows = json.loads(examples.to_json(orient="split", date_format="iso", date_unit="us", index=False))
     expected = {"columns": rows["columns"], "rows": rows["data"], "answers": live.score(examples).tolist()}
     write_json(folder / "expected.json", expected)
 
 
-def load(folder: Path, read: Read = unpickled, trusted: Callable[[Contents], object] = lambda files: None) -> Bundle:
+def load(
+    folder: Path,
+    read: Read = unpickled,
+    trusted: Callable[[Contents], object] = lambda files: None,
+    digest: str = "",
+) -> Bundle:
     """Check every file against the checksums, then load what was checked.
 
     Where another bundle takes the place of this one meanwhile, as a whole or file by file, one of them is loaded or none.
@@ -258,14 +272,15 @@ def load(folder: Path, read: Read = unpickled, trusted: Callable[[Contents], obj
         folder: Where the bundle is.
         read: Reads the model.
         trusted: Is called with the files before anything of them is believed, and raises where they are not to be.
+        digest: The recorded digest of the bundle; an empty text accepts any bundle whose checksums are valid.
 
     Raises:
-        BundleError: If a file is missing, changed or was added.
+        BundleError: If a file is missing, changed or was added, or the digest is not the recorded one.
         StaleBundleError: If it cannot be loaded with the packages installed here.
     """
     files = files_of(folder)
     trusted(files)
-    _check(files, folder)
+    _check(files, folder, digest)
     try:
         contract, build_features = code_of(files, folder)
         model = read(files)
@@ -274,22 +289,31 @@ def load(folder: Path, read: Read = unpickled, trusted: Callable[[Contents], obj
             f"the bundle in {folder} does not load with the packages installed here ({type(error).__name__}: {error}). "
             "Install the lock file that was logged with its version, or train again."
         ) from error
+    manifest, expected, reference = facts_of(files)
+    return Bundle(manifest, contract, build_features, model, expected, reference, digest_of(files), papers_of(files))
+
+
+def facts_of(files: Contents) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the manifest, the expected rows and the reference."""
     manifest, expected, reference = (
         json.loads(files[name]) if name in files else {}
         for name in ("manifest.json", "expected.json", "reference.json")
     )
-    papers = {name: files[name].decode() for name in PAPERS if name in files}
-    return Bundle(manifest, contract, build_features, model, expected, reference, digest_of(files), papers)
+    return manifest, expected, reference
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def papers_of(files: Contents) -> dict[str, str]:
+    return {name: files[name].decode() for name in PAPERS if name in files}
+
+
+def contents(folder: Path, digest: str = "") -> dict[str, bytes]:
     """The files of a bundle as they were made.
 
     Raises:
-        BundleError: If a file is missing, changed or was added.
+        BundleError: If a file is missing, changed or was added, or the digest is not the recorded one.
     """
     files = files_of(folder)
-    _check(files, folder)
+    _check(files, folder, digest)
     return files
 
 
@@ -422,7 +446,7 @@ def _module(name: str, content: bytes, file: Path) -> ModuleType:
     return module
 
 
-def _check(files: Contents, folder: Path) -> None:
+def _check(files: Contents, folder: Path, digest: str = "") -> None:
     if CHECKSUMS not in files:
         raise BundleError(f"{folder} is no bundle: it has no {CHECKSUMS}. `make pipeline` makes one.")
     listed = {}
@@ -437,6 +461,12 @@ def _check(files: Contents, folder: Path) -> None:
         raise BundleError(
             f"the bundle in {folder} is not what was made: {'; '.join(wrong)}. It is not loaded. "
             "Fetch it again from the registry, or train again."
+        )
+    if digest and digest_of(files) != digest:  # whoever changes the files can rewrite the checksums, too
+        raise BundleError(
+            f"the bundle in {folder} is not the recorded one: its SHA-256 is {digest_of(files)}, and the registry and git "
+            f"record {digest}. Nothing of it was loaded. Find out who changed the artifact store. Then restore the "
+            "files from a backup, or train again: make run."
         )
 
 

@@ -93,6 +93,14 @@ def snapshot(name: str, message: str) -> str:
     return commit
 
 
+def committed(file: Path, commit: str = "HEAD") -> str | None:
+    """Return the text of a file of this folder as a commit has it; None without the commit, the file or a repository."""
+    try:
+        return _git("show", f"{commit}:./{file.as_posix()}")
+    except GitError:
+        return None
+
+
 def archive(commit: str, file: Path) -> None:
     """Write the files of a commit into a tar.gz."""
     _git("archive", "--format=tar.gz", f"--output={file}", commit)

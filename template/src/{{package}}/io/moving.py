@@ -30,7 +30,8 @@ from mlflow.exceptions import MlflowException
 from .. import NAME, ProjectError, UnreachableError
 from ..settings import Settings
 from . import git
-from .registry import CREATED, FILES, Registry, database
+from .database import CREATED, FILES, database
+from .registry import Registry
 
 OURS = "moved."
 FROM = f"{OURS}from"

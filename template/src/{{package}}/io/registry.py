@@ -6,20 +6,22 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import re
 import shutil
 import sqlite3
-import sys
+import tempfile
+import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Metric, Param, RunTag
+import requests
+from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -29,15 +31,46 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from .. import NAME, ProjectError, UnreachableError
 from ..core.contract import REASON, Contract
-from ..io import bundle
+from ..io import bundle, git, isolated
+from ..io.database import (
+    CHALLENGER,
+    CHAMPION,
+    FILES,
+    MOVE,
+    POINTER,
+    TEXTS,
+    Move,
+    Records,
+    RunRecord,
+    Version,
+    database,
+    held,
+    moves_of,
+    parsed,
+    settle_in,
+    text_of,
+    version_of,
+    warn,
+)
+from ..io.isolated import Isolated
 from ..settings import Settings
 
-POINTER = Path("champion.json")
-CHAMPION, CHALLENGER = "champion", "challenger"
 REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic")
-MOVE = "move."
-FILES = "mlartifacts"
-CREATED = "moved.created"
+LONGEST = 4500
+"""Characters of a tag. PostgreSQL refuses more than 5,000; longer texts are artifacts below TEXTS."""
+
+ACTIVE = "active"
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+REJECTED = (
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_CONFLICT",
+    "ENDPOINT_NOT_FOUND",
+)
+"""Codes of MLflow's errors."""
 
 _TYPES = {
     "string": DataType.string,
@@ -47,50 +80,13 @@ _TYPES = {
     "timestamp": DataType.datetime,
 }
 
-_PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-    ("trace_tags", "value"),
-)
-"""Where MLflow's database keeps absolute places of files, by table and column."""
-
 
 class RegistryError(ProjectError):
-    """What is asked of the registry makes no sense."""
+    """The registry cannot do what was requested; its text gives the cause and the fix."""
 
 
-@dataclass(frozen=True)
-class Version:
-    """A registered version.
-
-    Attributes:
-        number: 1, 2, 3 ...
-        run_id: The MLflow run that it came from.
-        lineage: What it was made from.
-        status: champion, challenger or archived.
-        created: When it was registered.
-    """
-
-    number: int
-    run_id: str
-    lineage: str
-    status: str
-    created: dt.datetime
-
-
-@dataclass(frozen=True)
-class Move:
-    """One change of the champion: which way, from which version to which, who, when, why."""
-
-    action: str
-    before: int | None
-    after: int
-    who: str
-    when: str
-    why: str
+class MissingError(RegistryError):
+    """MLflow does not have an object that the registry refers to: it was deleted or renamed there."""
 
 
 @dataclass(frozen=True)
@@ -130,67 +126,49 @@ class Scorer(PythonModel):
         return answers
 
 
-def database(uri: str) -> Path | None:
-    """The file of a `sqlite:` address; None for any other."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute() if uri.startswith("sqlite:///") else None
+def explained(error: Exception, uri: str) -> ProjectError:
+    """Return the error of this project for one of MLflow's, with all of its text.
 
-
-def settle_in(uri: str) -> None:
-    """Make a database that was moved or copied with its folder name the files that came along, before MLflow opens it.
-
-    MLflow keeps absolute places. Each is changed to the same place beside the database as it lies now, unless a file is only
-    where it was; all in one transaction. A copy is thereby a project of its own: it neither reads nor writes the files of
-    the folder that it was copied from. Where no file came along and the old ones are there, nothing is changed.
-
-    Raises:
-        sqlite3.Error: If the database cannot be written to.
+    Only a server or a database that does not respond is called that; what MLflow rejects stays rejected when it is tried again.
     """
-    file = database(uri)
-    if file is None or not file.is_file():
-        return
-    with contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as base:
-        old = _former_folder(base)
-        if old is None or _folder(f"{old}/{FILES}").resolve() == (file.parent / FILES).resolve():
-            return
-        base.execute("BEGIN IMMEDIATE")
-        new = _new_places(base, old, file.parent)
-        for table, column, before, after in new:
-            base.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (after, before))  # noqa: S608 - _PLACES
-        base.execute("COMMIT")
-    if new:
-        was = "is a copy of" if _folder(old).exists() else "was moved from"
-        said = f"this project {was} {_folder(old)}: its registry names the files in {file.parent} now"
-        print(said, file=sys.stderr, flush=True)
+    cause = textwrap.indent(str(error).strip() or type(error).__name__, "  ").strip()
+    code = error.error_code if isinstance(error, MlflowException) else ""
+    kind: type[ProjectError] = UnreachableError
+    if _unanswered(error):
+        said = f"MLflow at {uri} is not responding: {cause}\nStart it, or correct MLFLOW_TRACKING_URI. What was trained is kept."
+    elif code == MISSING:
+        kind = MissingError
+        said = f"MLflow at {uri} does not have this object: {cause}\nIt was deleted or renamed there. `make history` shows what is left."
+    elif code in DENIED:
+        kind = RegistryError
+        said = (
+            f"MLflow at {uri} rejects these credentials: {cause}\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, in .env."
+        )
+    elif code in REJECTED:
+        kind = RegistryError
+        said = f"MLflow at {uri} rejects the request: {cause}"
+    else:
+        said = f"MLflow at {uri} failed: {cause}\nWhat was trained is kept. Remove the cause, then run the same command again."
+    return kind(re.sub(r"://[^/\s@]*@", "://***@", said))
 
 
-def _folder(uri: str) -> Path:
-    return Path(unquote(urlparse(uri).path) if uri.startswith("file:") else uri)
+def _unanswered(error: BaseException | None) -> bool:
+    """Whether a connection failed or timed out, somewhere among the causes of an error."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError | requests.ConnectionError | requests.Timeout):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
-def _former_folder(base: sqlite3.Connection) -> str | None:
-    """The folder that the files of this project's runs lay beside the database in, as MLflow writes it."""
-    try:
-        found = base.execute("SELECT artifact_location FROM experiments WHERE name = ?", (NAME,)).fetchone()
-    except sqlite3.DatabaseError:  # not MLflow's, or not yet: that is for MLflow to say
-        return None
-    place = str(found[0]) if found else ""
-    return place.removesuffix(f"/{FILES}") if place.startswith("file:") and place.endswith(f"/{FILES}") else None
+def _cut(text: str, artifact: str) -> str:
+    """Return the beginning of a long text, and where the rest is."""
+    return f"{text[:500]}... (all of it: artifact {artifact})"
 
 
-def _new_places(base: sqlite3.Connection, old: str, home: Path) -> list[tuple[str, str, str, str]]:
-    """What to change: table, column, from, to. None if no file came along; then new files go beside the database at most."""
-    roots = {f"{old}/": f"{home.as_uri()}/", f"{_folder(old)}/": f"{home}/"}  # the default experiment has no file://
-    found = []
-    for table, column in _PLACES:
-        if column in {line[1] for line in base.execute(f"PRAGMA table_info({table})")}:
-            for (place,) in base.execute(f"SELECT DISTINCT {column} FROM {table}"):  # noqa: S608 - _PLACES
-                root = next((root for root in roots if str(place).startswith(root)), None)
-                if root:
-                    found.append((table, column, place, roots[root] + place.removeprefix(root)))
-    came = [one for one in found if one[0] != "experiments" and _folder(one[3]).exists()]
-    if came:
-        return [one for one in found if _folder(one[3]).exists() or not _folder(one[2]).exists()]
-    return [one for one in found if one[0] == "experiments" and not _folder(one[2]).exists()]
+def _holders(model: RegisteredModel | None, versions: Iterable[Version]) -> dict[str, Version]:
+    return held({alias: int(number) for alias, number in (model.aliases if model else {}).items()}, versions)
 
 
 class Registry:
@@ -200,17 +178,21 @@ class Registry:
         settings: Names the store.
 
     Raises:
-        UnreachableError: From every method, if MLflow does not answer.
+        UnreachableError: From every method, if MLflow does not respond, or fails.
+        MissingError: From every method, if what it refers to was deleted in MLflow.
+        RegistryError: From every method, if MLflow rejects the request.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.uri = settings.mlflow_tracking_uri
+        self.deleted = False
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         with self._talking():
             settle_in(self.uri)
             mlflow.set_tracking_uri(self.uri)
-            self.client = MlflowClient(self.uri)
+            mlflow.set_registry_uri(self.uri)  # else MLFLOW_REGISTRY_URI, which may be that of another project
+            self.client = MlflowClient(self.uri, self.uri)
             self.experiment = self._experiment()
 
     @contextlib.contextmanager
@@ -218,15 +200,17 @@ class Registry:
         try:
             yield
         except (MlflowException, OSError, sqlite3.Error) as error:
-            said = str(error).splitlines()[0][:200]
-            raise UnreachableError(
-                f"MLflow at {self.uri} does not do its part: {said}. What was trained is kept; "
-                "look whether MLFLOW_TRACKING_URI is right and its server runs, then do the same again."
-            ) from error
+            raise explained(error, self.uri) from error
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(NAME)
         if found is not None:
+            if found.lifecycle_stage != ACTIVE:
+                warn(
+                    f"the experiment {NAME} was deleted in MLflow at {self.uri}, and its runs with it. `make run` restores both. "
+                    f"By hand: mlflow experiments restore --experiment-id {found.experiment_id}"
+                )
+                self.deleted = True
             return str(found.experiment_id)
         file = database(self.uri)  # a server knows itself where files go
         place = (file.parent / FILES).as_uri() if file else None
@@ -247,6 +231,7 @@ class Registry:
         Returns:
             The run's id.
         """
+        self._restore()
         known = self.find(record.lineage)
         if known:
             return known
@@ -254,13 +239,17 @@ class Registry:
             for broken in self.client.search_runs([self.experiment], f"tags.lineage = '{record.lineage}'"):
                 self.client.delete_run(broken.info.run_id)  # begun by a run that was killed
             tags = {**record.tags, "lineage": record.lineage, "verdict": "passed" if record.passed else "failed"}
+            tags["mlflow.note.content"] = record.tags.get("note", "")
+            long = {name: text for name, text in tags.items() if len(text) > LONGEST}
+            tags |= {name: _cut(text, f"{TEXTS}/{name}.txt") for name, text in long.items()}
             run_id = str(self.client.create_run(self.experiment, run_name=record.lineage, tags=tags).info.run_id)
+            for name, text in long.items():
+                self.client.log_text(run_id, text, f"{TEXTS}/{name}.txt")
             now = int(time.time() * 1000)
             self.client.log_batch(
                 run_id,
                 metrics=[Metric(name, value, now, 0) for name, value in record.metrics.items() if value == value],
-                params=[Param(name, str(value)[:6000]) for name, value in record.params.items()],
-                tags=[RunTag("mlflow.note.content", record.tags.get("note", ""))],
+                params=[Param(name, str(value)[:LONGEST]) for name, value in record.params.items()],
             )
             for file, place in record.files.items():
                 if file.is_dir():
@@ -307,10 +296,50 @@ class Registry:
             found = self.client.search_runs([self.experiment], order_by=["attributes.start_time ASC"], max_results=1000)
         return [run for run in found if run.info.status == "FINISHED"]
 
+    def records(self) -> Records:
+        """Return all finished runs, versions and moves."""
+        runs = [
+            RunRecord(
+                run.info.run_id,
+                run.info.start_time,
+                run.data.metrics,
+                run.data.params,
+                {**run.data.tags, **({"checks": self.text(run, "checks")} if "checks" in run.data.tags else {})},
+            )
+            for run in self.runs()
+        ]
+        model = self._model()
+        aliases = {alias: int(number) for alias, number in (model.aliases if model else {}).items()}
+        return Records(runs, self.versions(), moves_of(model.tags if model else {}), aliases)
+
     def run(self, run_id: str) -> Any:
         """One run, with its data."""
         with self._talking():
             return self.client.get_run(run_id)
+
+    def text(self, run: Any, tag: str) -> str:
+        """Return the whole text of a run's tag, which is an artifact if it is long.
+
+        Raises:
+            MissingError: If the run has neither.
+        """
+        value = run.data.tags.get(tag)
+        if value is None:
+            raise MissingError(
+                f"run {run.info.run_id} has no tag `{tag}`: it was deleted in MLflow at {self.uri}. `make run` records a new run."
+            )
+        artifact = f"{TEXTS}/{tag}.txt"
+        if not value.endswith(_cut("", artifact)):
+            return str(value)
+        with tempfile.TemporaryDirectory() as scratch:
+            return self.fetch(run.info.run_id, artifact, Path(scratch)).read_text(encoding="utf-8")
+
+    def _restore(self) -> None:
+        """Restore the experiment if it was deleted: MLflow takes no run for a deleted one, and no other of its name."""
+        if self.deleted:
+            with self._talking():
+                self.client.restore_experiment(self.experiment)
+            self.deleted = False
 
     def fetch(self, run_id: str, artifact: str, target: Path) -> Path:
         """Download an artifact of a run into a folder."""
@@ -324,16 +353,7 @@ class Registry:
         """All versions, the oldest first."""
         with self._talking():
             found = self.client.search_model_versions(f"name = '{NAME}'", max_results=1000)
-        made = [
-            Version(
-                int(one.version),
-                str(one.run_id),
-                one.tags.get("lineage", ""),
-                one.tags.get("status", "archived"),
-                dt.datetime.fromtimestamp(int(one.tags.get(CREATED, one.creation_timestamp)) / 1000, dt.UTC),
-            )
-            for one in found
-        ]
+        made = [version_of(one.version, one.run_id, one.tags, one.creation_timestamp) for one in found]
         return sorted(made, key=lambda one: one.number)
 
     def version(self, number: int) -> Version:
@@ -352,7 +372,7 @@ class Registry:
     def register(self, run_id: str, lineage: str) -> Version:
         """Register a run's model unless its lineage is registered; without an alias."""
         for one in self.versions():
-            if one.lineage == lineage:
+            if one.lineage == lineage and (one.run_id == run_id or self._has_run(one)):
                 return one
         with self._talking():
             try:
@@ -370,24 +390,26 @@ class Registry:
             )
         return self.version(int(made.version))
 
+    def _has_run(self, version: Version) -> bool:
+        """Whether the run of a version is in MLflow, and not deleted."""
+        try:
+            return bool(self.run(version.run_id).info.lifecycle_stage == ACTIVE)
+        except MissingError:
+            return False
+
     def holder(self, alias: str) -> Version | None:
         """The version that has an alias."""
-        return self._holders(self._model(), self.versions()).get(alias)
+        return _holders(self._model(), self.versions()).get(alias)
 
     def _model(self) -> RegisteredModel | None:
         """The registered model with its aliases and tags; None before the first version."""
         with self._talking():
             try:
                 return self.client.get_registered_model(NAME)
-            except MlflowException:
-                self.client.search_registered_models(max_results=1)  # raises where it is MLflow that is missing
+            except MlflowException as error:
+                if error.error_code != MISSING:
+                    raise
                 return None
-
-    @staticmethod
-    def _holders(model: RegisteredModel | None, versions: Iterable[Version]) -> dict[str, Version]:
-        numbers = {one.number: one for one in versions}
-        aliases = {alias: int(number) for alias, number in (model.aliases if model else {}).items()}
-        return {alias: numbers[number] for alias, number in aliases.items() if number in numbers}
 
     def challenge(self, version: Version) -> None:
         """Make a version the challenger."""
@@ -396,17 +418,70 @@ class Registry:
         self.settle()
 
     def bundle(self, version: Version) -> Path:
-        """The version's bundle as a folder, fetched once and checked at every load."""
-        return self._fetched(version, "bundle", Path(".cache/bundles") / f"{version.number}-{version.run_id}")
+        """Return the folder of the version's bundle, fetched once.
 
-    def _fetched(self, version: Version, artifact: str, target: Path) -> Path:
+        Raises:
+            BundleError: If its digest differs from the recorded one. The files are then neither loaded nor kept.
+        """
+        digest = self.digest(version)
+        target = Path(".cache/bundles") / f"{version.number}-{version.run_id}"
+        folder = self._fetched(version, "bundle", target, lambda fetched: bundle.contents(fetched, digest))
+        bundle.contents(folder, digest)
+        return folder
+
+    def load(self, version: Version) -> Isolated:
+        """Load the version's bundle in a process without secrets.
+
+        Raises:
+            BundleError: If its digest differs from the recorded one; then nothing of it is loaded.
+            StaleBundleError: If it does not load with the installed packages.
+        """
+        return isolated.load(self.bundle(version), self.digest(version))
+
+    def digest(self, version: Version) -> str:
+        """Return the digest that was recorded for the version's bundle when it was trained.
+
+        The run's tag records it. champion.json records it, too, for the champion: in the work tree and in git's HEAD.
+
+        Raises:
+            BundleError: If no digest is recorded, or the records differ.
+        """
+        try:
+            tag = str(self.run(version.run_id).data.tags.get("bundle", ""))
+        except MissingError as error:
+            raise MissingError(
+                f"run {version.run_id}, from which version {version.number} comes, was deleted in MLflow at {self.uri}. Use "
+                "another version: make promote VERSION=n (`make history` lists them), or make run"
+            ) from error
+        for place, text in (("the work tree", text_of(POINTER)), ("git's HEAD", git.committed(POINTER))):
+            known = parsed(text)
+            digest = str(known.get("bundle", ""))
+            if known.get("run_id") == version.run_id and digest and digest != tag:
+                raise bundle.BundleError(
+                    f"version {version.number} is not loaded: MLflow records the digest {tag or '(none)'} for its bundle, and "
+                    f"{POINTER} in {place} records {digest}. Find out who changed the tag `bundle` of run {version.run_id}, "
+                    "and set it back to the digest in git."
+                )
+        if not tag:
+            raise bundle.BundleError(
+                f"version {version.number} is not loaded: its run {version.run_id} has no tag `bundle` with the digest of its "
+                "bundle. Train again: make run."
+            )
+        return tag
+
+    def _fetched(
+        self, version: Version, artifact: str, target: Path, check: Callable[[Path], object] = lambda fetched: None
+    ) -> Path:
         """An artifact at its place here; what a finished run kept stays as it is, so it is fetched once, and whole."""
         if not target.exists():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            self.fetch(version.run_id, artifact, partial)
-            (partial / artifact).rename(target)
-            shutil.rmtree(partial)
+            try:
+                self.fetch(version.run_id, artifact, partial)
+                check(partial / artifact)
+                (partial / artifact).rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         return target
 
     # --------------------------------------------------------------------------------------------- Moves
@@ -418,17 +493,19 @@ class Registry:
     @staticmethod
     def _moves(model: RegisteredModel | None) -> list[Move]:
         tags = model.tags if model else {}
-        return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(MOVE)]
+        return moves_of(tags)
 
     def former(self) -> int | None:
-        """The champion before this one, if rollbacks have left one."""
+        """Return the previous champion that a rollback makes champion again; None without one. Deleted versions are left out."""
         line: list[int] = []
         for move in self.moves():
             if move.action == "rollback":
                 line.pop()
             else:
                 line.append(move.after)
-        return line[-2] if len(line) > 1 else None
+        there = {version.number for version in self.versions()}
+        former = [number for number in line[:-1] if number in there]
+        return former[-1] if former else None
 
     def promote(self, version: Version, who: str, why: str) -> None:
         """Make a version the champion.
@@ -450,7 +527,7 @@ class Registry:
             BundleError: If its bundle does not answer as it did; then nothing is moved.
         """
         now, former = self.holder(CHAMPION), self.former()
-        if now is None or former is None:
+        if former is None:
             raise RegistryError(
                 "there is nothing to go back to: no version was champion before. `make history` shows all."
             )
@@ -459,11 +536,15 @@ class Registry:
         return version
 
     def _move(self, action: str, before: Version | None, after: Version, who: str, why: str) -> None:
-        bundle.verify(bundle.load(self.bundle(after)))
+        bundle.verify(self.load(after))
         number = len(self.moves()) + 1
         when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        move = Move(action, before.number if before else None, after.number, who, when, why)
+        artifact = f"{TEXTS}/move-{number:05d}.txt"
         with self._talking():
+            if len(why) > LONGEST // 2:  # in JSON a character may take two
+                self.client.log_text(after.run_id, why, artifact)
+                why = _cut(why, artifact)
+            move = Move(action, before.number if before else None, after.number, who, when, why)
             # The move is written first: what a kill leaves undone, `settle` does from it.
             self.client.set_registered_model_tag(NAME, f"{MOVE}{number:05d}", json.dumps(vars(move)))
         self.settle()
@@ -471,14 +552,22 @@ class Registry:
     def settle(self) -> None:
         """Bring aliases, status tags and champion.json to what the last move says; changes nothing if all agree."""
         model, versions = self._model(), self.versions()  # asked once: each question is a journey to a server
-        moves, holders = self._moves(model), self._holders(model, versions)
+        moves, holders = self._moves(model), _holders(model, versions)
         champion, challenger = holders.get(CHAMPION), holders.get(CHALLENGER)
-        if moves:
+        if model is None:
+            self._miss_model()
+        if moves and moves[-1].after not in {version.number for version in versions}:
+            warn(
+                f"version {moves[-1].after}, the champion, was deleted in MLflow at {self.uri}. Make another version champion: "
+                "make promote VERSION=n (`make history` lists them), or make run"
+            )
+            champion = None
+        elif moves:
             number = moves[-1].after
             with self._talking():
                 if champion is None or champion.number != number:
                     self.client.set_registered_model_alias(NAME, CHAMPION, str(number))
-                    champion = self.version(number)
+                    champion = next(version for version in versions if version.number == number)
                 if challenger is not None and challenger.number == number:
                     self.client.delete_registered_model_alias(NAME, CHALLENGER)
                     challenger = None
@@ -505,16 +594,31 @@ class Registry:
         known = {key: facts[key] for key in ("target", "params") if key in facts}
         return {**known, "slices": slices, "columns": facts.get("names", [])}
 
+    def _miss_model(self) -> None:
+        """Warn if the champion of champion.json was recorded in this MLflow, and the registered model is not there."""
+        known = parsed(text_of(POINTER))
+        with contextlib.suppress(MissingError):
+            if known.get("run_id"):
+                self.run(str(known["run_id"]))
+                warn(
+                    f"MLflow at {self.uri} has no registered model {NAME}, of which {POINTER} names version "
+                    f"{known.get('version')}: it was deleted or renamed there. Rename it back, or start again with version 1: make run"
+                )
+
     def _point(self, champion: Version, move: Move) -> None:
         """Write champion.json for those who have no registry at hand: a pull request's CI, a fork, the delivery."""
-        run = self.run(champion.run_id)
+        try:
+            run, digest = self.run(champion.run_id), self.digest(champion)
+        except (MissingError, bundle.BundleError) as error:  # the file has what was recorded, and keeps it
+            warn(f"{POINTER} is not written: {error}")
+            return
         content = {
             "model": NAME,
             "version": champion.number,
             "lineage": champion.lineage,
             "run_id": champion.run_id,
             "snapshot": run.data.tags.get("snapshot", ""),
-            "bundle": run.data.tags.get("bundle", ""),
+            "bundle": digest,
             "data": run.data.tags.get("data", ""),
             "metrics": dict(sorted(run.data.metrics.items())),
             **self._facts(champion),

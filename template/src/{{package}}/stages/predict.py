@@ -8,8 +8,9 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core.contract import REASON, Contract
-from ..io import bundle, source, tables
-from ..io.registry import CHAMPION, Registry
+from ..io import source, tables
+from ..io.database import CHAMPION
+from ..io.registry import Registry
 from ..settings import Settings
 
 
@@ -32,7 +33,7 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
     version = registry.version(number) if number else registry.holder(CHAMPION)
     if version is None:
         raise ProjectError("there is no champion yet. `make run` trains one.")
-    champion = bundle.load(registry.bundle(version))
+    champion = registry.load(version)
     rows = _read(rows_at, champion.contract)
     if rows.empty:
         raise ProjectError(f"{rows_at} has no rows; nothing was written.")

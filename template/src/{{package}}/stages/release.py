@@ -19,12 +19,13 @@ from ..core.gate import Outcome
 from ..core.metrics import Interval, paired_gain
 from ..core.report import summary
 from ..core.schema import CONTRACT
-from ..io import bundle, git, tables
-from ..io.registry import CHALLENGER, CHAMPION, Record, Registry, Version
+from ..io import bundle, git, isolated, tables
+from ..io.database import CHALLENGER, CHAMPION, Version
+from ..io.registry import Record, Registry
 from ..params import PARAMS, RUN, Run, load_run
 from ..settings import Paths, Settings
 from ..stages import split
-from ..stages.reproduce import machine
+from ..stages.reproduce import LINEAGE_FILES, file_digests, machine
 from ..stages.resolve import lineage, remember
 
 
@@ -93,7 +94,7 @@ def _answering(registry: Registry, champion: Version) -> bundle.Bundle | None:
         BundleError: If it is damaged.
     """
     try:
-        loaded = bundle.load(registry.bundle(champion))
+        loaded = registry.load(champion)
         bundle.verify(loaded)
     except bundle.StaleBundleError:
         return None
@@ -116,9 +117,9 @@ def record(settings: Settings) -> Outcome:
     done = registry.find(name)
     if done:
         logged = registry.run(done)
-        verdict_json = json.loads(logged.data.tags["checks"])
-        over_json = json.loads(logged.data.tags["over_champion"])
-        markdown = logged.data.tags["summary"]
+        verdict_json = json.loads(registry.text(logged, "checks"))
+        over_json = json.loads(registry.text(logged, "over_champion"))
+        markdown = registry.text(logged, "summary")
         run_id = done
     else:
         verdict, over = judge(registry, run, facts, name)
@@ -173,7 +174,7 @@ def as_record(
     commit = git.snapshot(name, f"Work tree of run {name}")
     archive = Path(".cache") / f"source-{name}.tar.gz"
     git.archive(commit, archive)
-    loaded = bundle.load(Paths.BUNDLE)
+    loaded = isolated.load(Paths.BUNDLE)
     expected = pd.DataFrame(loaded.expected["rows"], columns=loaded.expected["columns"])
     lineage_files = {
         path: "lineage" for path in (Paths.LOCK, Paths.ENVIRONMENT, RUN, PARAMS, Paths.METRICS) if path.exists()
@@ -185,7 +186,8 @@ def as_record(
         "note": markdown,
         "snapshot": commit,
         "mlflow.source.git.commit": git.head() or commit,
-        "bundle": bundle.digest(Paths.BUNDLE),
+        "bundle": loaded.digest,
+        LINEAGE_FILES: json.dumps(file_digests([*lineage_files, archive])),
         "data": run.source.fingerprint,
         "machine": machine(),
     }
@@ -199,7 +201,7 @@ def as_record(
         metrics={
             **{key: value["value"] for key, value in facts["metrics"].items() if value["value"] is not None},
             **{f"baseline_{key}": value for key, value in facts["baseline"].items()},
-            "answer_cost": bundle.cost(loaded, split.test(run).head(1000)),
+            "answer_cost": loaded.call(bundle.cost, split.test(run).head(1000)),
             "rows_in": facts["data"]["rows"],
             "rows_set_aside": facts["data"]["set_aside"],
         },
@@ -280,36 +282,8 @@ def verify(settings: Settings) -> Version | None:
     registry.settle()
     champion = registry.holder(CHAMPION)
     if champion is not None:
-        bundle.verify(bundle.load(registry.bundle(champion)))
+        bundle.verify(registry.load(champion))
     return champion
-
-
-def history(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Every run that was recorded, with its version, and every move of the champion."""
-    registry = Registry(settings)
-    registry.settle()
-    by_run = {version.run_id: version for version in registry.versions()}
-    runs = []
-    for run in registry.runs():
-        version = by_run.get(run.info.run_id)
-        metric = run.data.params.get("gate.metric", "")
-        missed = [check["name"] for check in json.loads(run.data.tags["checks"])["checks"] if not check["passed"]]
-        runs.append(
-            {
-                "version": version.number if version else None,
-                "status": version.status if version else "rejected",
-                "verdict": run.data.tags["verdict"] + (f": {', '.join(missed)}" if missed else ""),
-                metric or "metric": run.data.metrics.get(metric),
-                "until": _day(run.data.params.get("resolved.test_start")),
-                "recorded": pd.Timestamp(run.info.start_time, unit="ms").strftime("%Y-%m-%d %H:%M"),
-                "lineage": run.data.tags["lineage"],
-            }
-        )
-    return runs, [dict(vars(move)) for move in registry.moves()]
-
-
-def _day(moment: str | None) -> str:
-    return "" if moment in (None, "None") else str(moment)[:10]
 
 
 def compare(settings: Settings, a: int, b: int) -> dict[str, list[dict[str, Any]]]:

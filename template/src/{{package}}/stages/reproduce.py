@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ import numpy as np
 import yaml
 
 from .. import ProjectError
-from ..io import dvc, tables
+from ..environment import for_model
+from ..io import dvc, git, tables
+from ..io.database import Version
 from ..io.registry import Registry
 from ..settings import Paths, Settings
+
+LINEAGE_FILES = "lineage_files"
+"""The tag of a run with the SHA-256 of each file of its lineage."""
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
 
@@ -37,20 +44,21 @@ def reproduce(settings: Settings, number: int) -> tuple[bool, list[dict[str, Any
     place = Path(".cache/reproduce").absolute() / f"{version.number}-{version.lineage}"
     shutil.rmtree(place, ignore_errors=True)
     kept = registry.fetch(version.run_id, "lineage", place / "kept")
+    files = _verified(registry, version, kept)
     project = place / "project"
     project.mkdir()
-    with tarfile.open(kept / f"source-{version.lineage}.tar.gz") as archive:
+    with tarfile.open(files.pop(f"source-{version.lineage}.tar.gz")) as archive:
         archive.extractall(project, filter=inside)  # noqa: S202 - it is tarfile's own filter, and stricter
     for name in ("dvc.lock", "uv.lock", "run.yaml"):
-        if (kept / name).exists():
-            shutil.copyfile(kept / name, project / name)
+        if name in files:
+            shutil.copyfile(files[name], project / name)
     environment = _install(settings, project)
     _data(settings, project, environment)
     dvc.repro(
         settings,
         ("--force", "--no-run-cache", "--downstream", "validate"),
         folder=project,
-        environment=environment,
+        environment={**for_model(environment), "PATH": environment["PATH"]},  # these stages need no secret
     )
     recorded = tables.read_json(kept / "metrics.json")
     rebuilt = tables.read_json(project / Paths.METRICS)
@@ -69,6 +77,46 @@ def reproduce(settings: Settings, number: int) -> tuple[bool, list[dict[str, Any
     if agrees:
         shutil.rmtree(place)
     return agrees, lines
+
+
+def file_digests(files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by name."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _verified(registry: Registry, version: Version, kept: Path) -> dict[str, Path]:
+    """Return the lineage's files, once they are those that were recorded: they are code, and are executed.
+
+    Runs of earlier releases recorded no digests; of these the source comes from the snapshot in git, with its lock files.
+
+    Raises:
+        ProjectError: If a file was changed or added, or nothing records what it was.
+    """
+    archive = f"source-{version.lineage}.tar.gz"
+    tags = registry.run(version.run_id).data.tags
+    found = {path.name: path for path in kept.iterdir() if path.is_file()}
+    if LINEAGE_FILES in tags:
+        recorded = json.loads(tags[LINEAGE_FILES])
+        digests = file_digests(found.values())
+        wrong = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
+        if wrong or archive not in found:
+            raise ProjectError(
+                f"version {version.number} is not rebuilt: the artifact store holds other files than were recorded for "
+                f"run {version.run_id}, in lineage/{', lineage/'.join(wrong or [archive])}. Nothing of them was executed. "
+                "Find out who changed the artifact store, and restore the files from a backup."
+            )
+        return found
+    source = kept / "git" / archive
+    source.parent.mkdir()
+    try:
+        git.archive(tags.get("snapshot", ""), source)
+    except git.GitError as error:
+        raise ProjectError(
+            f"version {version.number} is not rebuilt: its run records no digests of its files, and the commit with its "
+            f"source is not in this repository ({error}). Fetch it, then try again: "
+            "git fetch origin 'refs/versions/*:refs/versions/*'"
+        ) from error
+    return {archive: source}
 
 
 def machine() -> str:

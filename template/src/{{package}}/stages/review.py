@@ -14,7 +14,7 @@ import numpy as np
 from .. import ProjectError
 from ..core import gate, model, report, search
 from ..core.schema import CONTRACT
-from ..io import bundle, dvc, tables
+from ..io import bundle, dvc, isolated, tables
 from ..params import Run, load_run
 from ..settings import Paths, Settings
 from ..stages import split
@@ -100,7 +100,8 @@ def judge(run: Run, facts: Mapping[str, Any], champion: Mapping[str, Any] | None
     )
     if champion is None:
         return verdict
-    cost = bundle.cost(bundle.load(Paths.BUNDLE), split.test(run).drop(columns=CONTRACT.target).head(1000))
+    rows = split.test(run).drop(columns=CONTRACT.target).head(1000)
+    cost = float(isolated.load(Paths.BUNDLE).call(bundle.cost, rows))
     more = gate.against_pointer(
         metric,
         metrics[metric],
