@@ -228,7 +228,7 @@ _RUNNING = re.compile(r"Running stage '([^']+)'")
 _NOISE = re.compile(
     r"^(> |Stage '.*' (didn't change|is cached)|WARNING: '.*' is empty|Updating lock file|Generating lock file|Use `dvc push`|To track the changes"
     r"|\s*git add|To enable auto staging|\s*dvc config core.autostage|Verifying data sources|Data and pipelines are up"
-    r"|.*failed to reproduce '|'[\w/.-]+' didn't change|\s*$)"
+    r"|ERROR: failed to reproduce '[^']*': failed to run: |'[\w/.-]+' didn't change|\s*$)"
 )
 
 
@@ -314,7 +314,7 @@ def _remote(settings: Settings, verb: str, comfort: str) -> None:
     )
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.strip() and "hint" not in line.lower()]
-        said = "\n  ".join(words[-8:])
+        said = "\n  ".join(words)
         plugin = (
             ""
             if "No module" not in done.stderr and "dvc-s3" not in done.stderr

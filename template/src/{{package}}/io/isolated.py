@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -221,6 +222,7 @@ def _decoded(found: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Serve requests from the standard input. What a model prints goes to the standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, and this process with it
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, replies)

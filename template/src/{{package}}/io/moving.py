@@ -82,10 +82,7 @@ def move(settings: Settings, uri: str, say: Callable[[str], None] = print) -> Mo
     try:
         after = Registry(settings.model_copy(update={"mlflow_tracking_uri": uri}))
     except UnreachableError as error:
-        raise UnreachableError(
-            f"nothing was moved: MLflow at {uri} does not do its part: {str(error.__cause__).splitlines()[0][:200]}. "
-            "Look whether URI is right and its server runs."
-        ) from error
+        raise UnreachableError(f"nothing was moved, and URI may be wrong: {error}") from error
     copy = _Copy(before, after, say)
     with _going_on_later(settings.mlflow_tracking_uri, uri):
         copy.check()
@@ -122,10 +119,9 @@ def _going_on_later(now: str, uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        said = str(error).splitlines()[0][:200].rstrip(".")
         raise UnreachableError(
-            f"the move stopped: {said}. {now} is still the store in use, and whole. Look whether both stores answer, then "
-            f"do the same again: it goes on with what is not yet at {uri}."
+            f"the move stopped: {str(error).strip()}\n{now} is still in use, and complete. Run the same command again once "
+            f"both stores respond: it copies what is not yet at {uri}."
         ) from error
 
 

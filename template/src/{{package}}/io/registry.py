@@ -240,11 +240,7 @@ class Registry:
                 self.client.delete_run(broken.info.run_id)  # begun by a run that was killed
             tags = {**record.tags, "lineage": record.lineage, "verdict": "passed" if record.passed else "failed"}
             tags["mlflow.note.content"] = record.tags.get("note", "")
-            long = {name: text for name, text in tags.items() if len(text) > LONGEST}
-            tags |= {name: _cut(text, f"{TEXTS}/{name}.txt") for name, text in long.items()}
-            run_id = str(self.client.create_run(self.experiment, run_name=record.lineage, tags=tags).info.run_id)
-            for name, text in long.items():
-                self.client.log_text(run_id, text, f"{TEXTS}/{name}.txt")
+            run_id = self._create_run(self.experiment, tags, run_name=record.lineage)
             now = int(time.time() * 1000)
             self.client.log_batch(
                 run_id,
@@ -258,6 +254,15 @@ class Registry:
                     self.client.log_artifact(run_id, str(file), place or None)
             self._log_model(run_id, record)
             self.client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def _create_run(self, experiment: str, tags: Mapping[str, str], **more: Any) -> str:
+        """Create a run. Tags that are too long become artifacts, which `text` reads."""
+        long = {name: text for name, text in tags.items() if len(text) > LONGEST}
+        cut = {name: _cut(text, f"{TEXTS}/{name}.txt") for name, text in long.items()}
+        run_id = str(self.client.create_run(experiment, tags={**tags, **cut}, **more).info.run_id)
+        for name, text in long.items():
+            self.client.log_text(run_id, text, f"{TEXTS}/{name}.txt")
         return run_id
 
     def _log_model(self, run_id: str, record: Record) -> None:
@@ -425,7 +430,15 @@ class Registry:
         """
         digest = self.digest(version)
         target = Path(".cache/bundles") / f"{version.number}-{version.run_id}"
-        folder = self._fetched(version, "bundle", target, lambda fetched: bundle.contents(fetched, digest))
+
+        def check(fetched: Path) -> None:
+            try:
+                bundle.contents(fetched, digest)
+            except bundle.BundleError as error:
+                place = f"the artifact store (run {version.run_id})"
+                raise bundle.BundleError(str(error).replace(str(fetched), place)) from error
+
+        folder = self._fetched(version, "bundle", target, check)
         bundle.contents(folder, digest)
         return folder
 
