@@ -35,6 +35,7 @@ def test_that_is_interrupted(tmp_path):
         subprocess.Popen(["sleep", "1000"], env={}, cwd=tmp_path, **silent),
         subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 0.2; done"], **silent),
     ]
+    subprocess.run(["git", "config", "--list"], check=True)
     words = os.environ.get("PODMAN")
     if words:
         subprocess.run(words, shell=True, check=True)
@@ -138,9 +139,13 @@ def test_only_the_folder_of_a_run_is_removed(folder: str) -> None:
 
 
 def test_a_session_that_passes_leaves_nothing(tmp_path: Path) -> None:
-    with inner(tmp_path, hang=False) as session:
+    """And it does not read the settings of the account, which git would refuse here."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.gitconfig").write_text("[not valid\n")
+    with inner(tmp_path, hang=False, HOME=str(tmp_path / "home")) as session:
         assert session.process.wait(60) == 0, (tmp_path / "log").read_text()
         assert not session.left()  # without waiting for the process that cleans up after a kill
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [".gitconfig"]
 
 
 @pytest.fixture
