@@ -5,6 +5,7 @@ Actions that would be downloaded are replaced by local ones (tests/runner/), and
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,12 +20,13 @@ import pytest
 import runner
 import workspace
 import yaml
-from conftest import ROOT, GitHub, Project, Render, end, mlflow_server, need, own_tests_passed
+from conftest import ROOT, GitHub, Project, Render, borrowing, end, mlflow_server, need, own_tests_passed
 from test_render import pairs
 from test_update import commit, start
 
 sys.path.insert(0, str(ROOT / "template"))
 from ci import propose as proposals
+from ci import workflows as gates
 
 KNOWN = {
     ("actions/checkout", "3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
@@ -138,6 +140,57 @@ PAIRS = pairs(
 )
 
 
+SERVING = [
+    f"[{', '.join(chosen)}]"
+    for count in range(5)
+    for chosen in itertools.combinations(("online", "batch", "streaming", "hybrid"), count)
+    if "hybrid" not in chosen or {"online", "batch"} <= {*chosen}
+]
+SETS = pairs(
+    {
+        "serving": SERVING,
+        "deploy": ["none", "compose"],
+        "monitoring": ["false", "true"],
+        "problem": ["classification", "regression"],
+        "data_source": ["sample", "own"],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def everything(render: Render, small_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All files of all answer sets, each version of a file once, in one repository that shares the default environment."""
+    folder = tmp_path_factory.mktemp("everything") / "project"
+    shutil.copytree(render(), folder)
+    for number, answers in enumerate(SETS):
+        one = render(**answers)
+        for path in sorted(path for path in one.rglob("*") if path.is_file()):
+            name = path.relative_to(one)
+            places = [folder / name, *folder.glob(f"set-*/{name}")]
+            if all(not place.exists() or place.read_bytes() != path.read_bytes() for place in places):
+                target = folder / name if not (folder / name).exists() else folder / f"set-{number}" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+    return borrowing(folder, small_environment, "http://127.0.0.1:9/api", BASE="0" * 40)
+
+
+@pytest.mark.parametrize("check", ["secrets", "files"])
+def test_no_answer_set_has_files_that_the_audit_refuses(everything: Project, check: str) -> None:
+    """The first push of a project with streaming was red: a docstring looked like a password."""
+    assert f"{check}: nothing found" in everything.make("audit", f"ONLY={check}")
+
+
+@pytest.mark.parametrize("answers", SETS, ids=lambda answers: ", ".join(answers.values()))
+def test_the_workflows_of_every_answer_set_are_safe(render: Render, answers: dict[str, str]) -> None:
+    """The check that `make audit` runs, and the rules for workflows that `make check` compares with a base."""
+    folder = render(**answers) / ".github"
+    zizmor = [str(Path(sys.executable).with_name("zizmor")), "--offline", "--pedantic", "--quiet", "--no-progress", "."]
+    done = subprocess.run(zizmor, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in (folder / "workflows").glob("*.yml"):
+        assert gates.weak(gates.load(path.read_text())) == set(), path.name
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("answers", PAIRS, ids=lambda answers: ", ".join(answers.values()))
 def test_every_pair_of_answers_passes_the_gates(render: Render, tmp_path: Path, answers: dict[str, str]) -> None:
@@ -145,6 +198,7 @@ def test_every_pair_of_answers_passes_the_gates(render: Render, tmp_path: Path, 
     project = Project(tmp_path / "project")
     shutil.copytree(render(**answers), project.folder)
     clone = Project(runner.push(project.folder, tmp_path / "clone"))
+    clone.environment["BASE"] = "0" * 40  # as GitHub gives it at a first push
     said = {target: clone.make(target) for target in IN_ORDER if target in TARGETS and target != "pass"}
     assert {*said, "pass"} == set(TARGETS)
     assert "reports/review.md: passed" in said["review"]
@@ -282,6 +336,9 @@ def test_a_newer_release_is_proposed_once(
     template, before, after = two
     project = start(template, before, tmp_path / "project", {}).folder
     shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
+    # What runs in the checks looks for the token in the environment of every process that it may read.
+    spy = f"check: spy\nspy:\n\t@touch {tmp_path}/spied; ! grep -lsa made-here-too /proc/[0-9]*/environ\n"
+    (project / "local.mk").write_text(spy)
     clone = runner.push(project, tmp_path / "clone")
     bare = tmp_path / "bare.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
@@ -303,10 +360,53 @@ def test_a_newer_release_is_proposed_once(
     assert (body["title"], body["head"], body["base"]) == (f"Template {after}", "update/template", "main")
     assert "Training is cut off earlier." in body["body"] and "`make test` passed" in body["body"]
     assert "made-here-too" not in done.output
+    assert (tmp_path / "spied").exists()
     shown = subprocess.run(
         ["git", "show", "update/template:Makefile"], cwd=bare, check=True, capture_output=True, text=True
     )
     assert "all tests" in shown.stdout
+
+
+def test_a_proposal_that_another_job_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The job that ran the release's code gives a lock and a verdict, and nothing else is taken from it."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("Hello.\n")
+    runner.push(project, tmp_path / "clone")
+    monkeypatch.chdir(project)
+    for name in proposals.NEEDED:
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("COUNT", "KEY_0", "VALUE_0"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "0")  # so that it goes when the test does
+    monkeypatch.setenv("GITHUB_TOKEN", "made-here")
+    monkeypatch.setattr(sys, "argv", ["propose", "open"])
+    assert proposals.main() == 1 and "`make propose-merge` writes it" in capfd.readouterr().out
+
+    git = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@localhost"]
+    tip = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run([*git, "checkout", "--quiet", "-B", proposals.BRANCH], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "merged"], check=True)
+    proposals.MERGED.mkdir(parents=True)
+    subprocess.run(
+        [*git, "bundle", "create", "--quiet", f"{proposals.MERGED}/commits.bundle", f"{tip}..{proposals.BRANCH}"],
+        check=True,
+    )
+    subprocess.run([*git, "checkout", "--quiet", "main"], check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", proposals.BRANCH], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    about = {"old": "v1", "new": "v2", "commit": commit, "changelog": "", "stat": "", "kept": []}
+    (proposals.MERGED / "proposal.json").write_text(json.dumps(about))
+    monkeypatch.setenv("MERGED_COMMIT", tip)
+    assert proposals.main() == 1 and "other commits than the step before made" in capfd.readouterr().out
+    monkeypatch.setenv("MERGED_COMMIT", commit)
+    proposals.CHECKED.mkdir(parents=True)
+    (proposals.CHECKED / "uv.lock").write_text("not = a = lock")
+    assert proposals.main() == 1 and "uv.lock of the checks is not valid" in capfd.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["propose", "everything"])
+    assert proposals.main() == 2
 
 
 def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
@@ -322,7 +422,19 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
     subprocess.run(["git", "remote", "add", "origin", str(tmp_path / "bare.git")], cwd=project, check=True)
     monkeypatch.chdir(project)
     monkeypatch.setattr(proposals.update, "finish", lambda *some: "")  # the checks ran in the test above
-    assert proposals.main() == 1 and "needs GITHUB_API_URL" in capfd.readouterr().err
+
+    def propose() -> int:
+        """Run the steps of update.yml; those that follow `merge` only where it merged."""
+        shutil.rmtree(Path.cwd() / ".cache/proposal", ignore_errors=True)
+        code = 0
+        for step in ("merge", "check", "open"):
+            monkeypatch.setattr(sys, "argv", ["propose", step])
+            code = code or proposals.main()
+            if not proposals.MERGED.exists():
+                break
+        return code
+
+    assert propose() == 1 and "needs GITHUB_API_URL" in capfd.readouterr().err
     for name, value in {
         "API_URL": github.address,
         "REPOSITORY": "ada/flights",
@@ -334,7 +446,7 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
         monkeypatch.setenv(f"GIT_CONFIG_{name}", "0")  # so that it goes when the test does
     monkeypatch.setenv("UPDATE_TOKEN", "made-here-too")
     github.open = [{"number": 3, "head": {"ref": "another"}}, {"number": 7, "head": {"ref": "update/template"}}]
-    assert proposals.main() == 0
+    assert propose() == 0
     assert [path for path, _ in github.written] == ["/repos/ada/flights/pulls/7"]
     told = proposals.update.tools(project)  # what the checks of another release's code see
     assert not [
@@ -357,21 +469,21 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
     (tmp_path / "person/README.md").write_text("mine\n")
     commit(tmp_path / "person")
     subprocess.run(["git", "push", "--quiet"], cwd=tmp_path / "person", check=True)
-    assert proposals.main() == 1 and "commits that no update made" in capfd.readouterr().out
+    assert propose() == 1 and "commits that no update made" in capfd.readouterr().out
     assert len(github.written) == 1
 
     # a conflict is for a person
     Project(project).replace("Makefile", "## the tests, with", "## our tests, with")
     commit(project)
-    assert proposals.main() == 1 and "Makefile: lines" in capfd.readouterr().out
+    assert propose() == 1 and "Makefile: lines" in capfd.readouterr().out
 
     # a template on somebody's machine
     monkeypatch.setenv("TEMPLATE", "/somebody/else")
-    assert proposals.main() == 0 and "not configured" in capfd.readouterr().out
+    assert propose() == 0 and "not configured" in capfd.readouterr().out
     monkeypatch.delenv("TEMPLATE")
     newest = start(template, after, tmp_path / "newest", {}).folder
     monkeypatch.chdir(newest)
-    assert proposals.main() == 0 and "nothing to do" in capfd.readouterr().out
+    assert propose() == 0 and "nothing to do" in capfd.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------- Their form

@@ -1,17 +1,30 @@
-"""A pull request with the newest release of the template: the one that an earlier run opened is written anew."""
+"""Propose the newest release of the template as one pull request, in three steps that run in three jobs.
+
+`merge` has tokens and runs only code of this project; `check` runs code of the release and has no token; `open` has tokens again
+and takes from `check` nothing but uv.lock and a verdict. In one job, code of the release could read the tokens of its parents.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import sys
+import tomllib
 from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ci import update
 from ci.comment import LONGEST, CommentError, call
 from ci.origin import MIRROR, Origin, OriginError, address, answers
 
 BRANCH = "update/template"
+MERGED = Path(".cache/proposal/merged")  # of `merge`: the commits and what the pull request says
+CHECKED = Path(".cache/proposal/checked")  # of `check`
+LOCK_BYTES = 20_000_000
 NEEDED = ("GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL")
 HOW = (
     "Make a token that may write contents, pull requests and workflows of this repository, and keep it as the secret "
@@ -39,16 +52,23 @@ def lend(token: str) -> None:
     }
 
 
-def text(outcome: update.Outcome, failed: str) -> str:
-    """What the pull request says."""
+def output(name: str, value: str) -> None:
+    """Pass a value to the other jobs."""
+    file = os.environ.get("GITHUB_OUTPUT")
+    if file:
+        with Path(file).open("a", encoding="utf-8") as opened:
+            opened.write(f"{name}={value}\n")
+
+
+def text(proposal: Mapping[str, Any], failed: str) -> str:
+    """Return the text of the pull request."""
     kept = "".join(
-        f"\n- `{path}` is no longer in the template; it was changed here, so it stays" for path in outcome.kept
+        f"\n- `{path}` is no longer in the template; it was changed here, so it stays" for path in proposal["kept"]
     )
     verdict = f"**Checks failed**\n\n```\n{failed[-5000:]}\n```" if failed else "`make check` and `make test` passed."
-    told = outcome.changelog or "Nothing that an owner must know."
-    return f"{told}\n\n{verdict}\n{kept}\n\n```\n{outcome.stat[-20_000:]}\n```\n\n`make update` does the same on a machine."[
-        :LONGEST
-    ]
+    changes = proposal["changelog"] or "The changelog names nothing that an owner must do."
+    stat = proposal["stat"][-20_000:]
+    return f"{changes}\n\n{verdict}\n{kept}\n\n```\n{stat}\n```\n\n`make update` does the same on a machine."[:LONGEST]
 
 
 def open_or_renew(title: str, body: str) -> str:
@@ -69,12 +89,14 @@ def open_or_renew(title: str, body: str) -> str:
     return str(answer.get("html_url", ""))
 
 
-def propose(project: Path) -> int:
-    """0 if there is nothing to do, the pull request stands, or nobody allowed it; 1 if a person has to decide or mend.
+def merge(project: Path) -> int:
+    """Merge the newest release in a clone, and keep its commits for the other steps.
+
+    Returns:
+        0 if it merged, there is nothing to do, or the workflow is not configured; 1 if a person has to resolve a conflict.
 
     Raises:
-        OriginError: If the template or git does not do its part.
-        CommentError: If GitHub refuses.
+        OriginError: If the template or git fails.
     """
     source = os.environ.get("TEMPLATE") or str(answers(project)["_src_path"])
     try:
@@ -101,30 +123,110 @@ def propose(project: Path) -> int:
         if workflows and not os.environ.get("UPDATE_TOKEN"):
             say(f"not configured: {new.ref} changes workflows, which the token of a workflow may not. {HOW}")
             return 0
-        failed = update.finish(project, place, new.ref, ["check", "test"])
+        shutil.rmtree(project / MERGED, ignore_errors=True)
+        (project / MERGED).mkdir(parents=True)
+        bundle = str((project / MERGED / "commits.bundle").resolve())
+        update.git(place, "bundle", "create", "--quiet", bundle, f"{outcome.start}..{BRANCH}")
+        commit = update.tip(place, BRANCH)
+    proposal = {"old": old.ref, "new": new.ref, "commit": commit, "changelog": outcome.changelog, "stat": outcome.stat}
+    (project / MERGED / "proposal.json").write_text(json.dumps({**proposal, "kept": outcome.kept}), encoding="utf-8")
+    output("commit", commit)
+    say(f"{new.ref} merges", warning=False)
+    return 0
+
+
+@contextlib.contextmanager
+def merged(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a clone with the commits of `merge`, and what is to be said about them.
+
+    Raises:
+        OriginError: If they are missing, or not the ones that MERGED_COMMIT names.
+    """
+    try:
+        proposal = json.loads((project / MERGED / "proposal.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OriginError(f"{MERGED} has no proposal ({error}); `make propose-merge` writes it") from error
+    expected = os.environ.get("MERGED_COMMIT") or proposal["commit"]
+    with update.staged(project, BRANCH) as place:
+        update.git(place, "fetch", "--quiet", "--no-tags", str((project / MERGED / "commits.bundle").resolve()), BRANCH)
+        if update.tip(place, "FETCH_HEAD") != expected:
+            raise OriginError(f"{MERGED} has other commits than the step before made ({expected})")
+        update.git(place, "reset", "--quiet", "--hard", expected)
+        yield place, proposal
+
+
+def check(project: Path) -> int:
+    """Lock, check and test the merged release, and keep the lock and the verdict. Without any token.
+
+    Raises:
+        OriginError: If git fails.
+    """
+    shutil.rmtree(project / CHECKED, ignore_errors=True)
+    (project / CHECKED).mkdir(parents=True)
+    with merged(project) as (place, proposal):
+        failed = update.finish(project, place, proposal["new"], ["check", "test"])
+        if update.git(place, "diff", "--name-only", proposal["commit"], "HEAD", "--", "uv.lock").strip():
+            shutil.copyfile(place / "uv.lock", project / CHECKED / "uv.lock")
+    (project / CHECKED / "failed.txt").write_text(failed, encoding="utf-8")
+    print(failed or "make check and make test passed")
+    return 0  # the last step opens the pull request in either case, and fails if these did
+
+
+def publish(project: Path) -> int:
+    """Push the branch, and open the pull request or rewrite the one of an earlier run.
+
+    Returns:
+        0 if the checks passed, 1 if they failed or did not end.
+
+    Raises:
+        OriginError: If git fails.
+        CommentError: If GitHub refuses.
+    """
+    verdict, lock = project / CHECKED / "failed.txt", project / CHECKED / "uv.lock"
+    failed = verdict.read_text(encoding="utf-8", errors="replace") if verdict.is_file() else "The checks did not end."
+    with merged(project) as (place, proposal):
+        if lock.is_file() and not lock.is_symlink():
+            content = lock.read_bytes()
+            try:
+                tomllib.loads(content[:LOCK_BYTES].decode("utf-8"))
+            except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise OriginError(f"the uv.lock of the checks is not valid: {error}") from error
+            (place / "uv.lock").write_bytes(content)
+            if update.git(place, "status", "--porcelain").strip():
+                update.commit(place, proposal["new"], f"Known-good packages of {proposal['new']}")
         if not update.push(project, place, BRANCH):
             raise OriginError("this repository has no origin to push to")
-    page = open_or_renew(f"Template {new.ref}", text(outcome, failed))
-    say(f"{old.ref} -> {new.ref}: {page}", warning=False)
+    page = open_or_renew(f"Template {proposal['new']}", text(proposal, failed))
+    say(f"{proposal['old']} -> {proposal['new']}: {page}", warning=False)
     if failed:
         say(failed)
     return 1 if failed else 0
 
 
+STEPS = {"merge": merge, "check": check, "open": publish}
+
+
 def main() -> int:
-    """What `propose` says; 1 where it cannot."""
-    missing = [name for name in NEEDED if not os.environ.get(name)]
-    token = os.environ.get("UPDATE_TOKEN") or os.environ.get("GITHUB_TOKEN", "")
-    if missing or not token:
-        lacks = ", ".join([*missing, *([] if token else ["GITHUB_TOKEN"])])
-        print(
-            f"error: a pull request needs {lacks}, which a workflow gives; on a machine: make update", file=sys.stderr
-        )
-        return 1
-    os.environ["GITHUB_TOKEN"] = token
-    lend(token)
+    """Run the step that the argument names; 1 where it cannot."""
+    step = sys.argv[1] if len(sys.argv) == 2 else ""
+    if step not in STEPS:
+        print(f"error: unknown step {step!r}; the steps are {', '.join(STEPS)}", file=sys.stderr)
+        return 2
     try:
-        return propose(Path.cwd())
+        if step == "check":
+            return check(Path.cwd())
+        missing = [name for name in NEEDED if not os.environ.get(name)]
+        token = os.environ.get("UPDATE_TOKEN") or os.environ.get("GITHUB_TOKEN", "")
+        if missing or not token:
+            lacks = ", ".join([*missing, *([] if token else ["GITHUB_TOKEN"])])
+            print(
+                f"error: a pull request needs {lacks}, which a workflow sets; on a machine run: make update",
+                file=sys.stderr,
+            )
+            return 1
+        os.environ["GITHUB_TOKEN"] = token
+        lend(token)
+        return STEPS[step](Path.cwd())
     except (OriginError, CommentError) as error:
         say(f"error: {error}")
         return 1
