@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -132,6 +133,7 @@ class Process:
             stdout=subprocess.PIPE,
             env=for_model(),
         )
+        self.one_at_a_time = threading.Lock()
         weakref.finalize(self, _end, self.child)
 
     def __call__(self, *request: Any) -> Any:
@@ -143,8 +145,10 @@ class Process:
         """
         assert self.child.stdin and self.child.stdout
         try:
-            _write(self.child.stdin, pickle.dumps(request))
-            reply = json.loads(_read(self.child.stdout), object_hook=_decoded)
+            with self.one_at_a_time:
+                _write(self.child.stdin, pickle.dumps(request))
+                content = _read(self.child.stdout)
+            reply = json.loads(content, object_hook=_decoded)
         except (OSError, EOFError) as error:
             raise ModelError(
                 f"the process that loaded the bundle ended with exit code {self.child.wait()}; its output is above. "

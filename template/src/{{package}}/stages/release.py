@@ -17,7 +17,6 @@ from ..core import gate
 from ..core.contract import check_rows
 from ..core.gate import Outcome
 from ..core.metrics import Interval, paired_gain
-from ..core.report import summary
 from ..core.schema import CONTRACT
 from ..io import bundle, git, isolated, tables
 from ..io.database import CHALLENGER, CHAMPION, Version
@@ -125,6 +124,8 @@ def record(settings: Settings) -> Outcome:
         verdict, over = judge(registry, run, facts, name)
         verdict_json = verdict.as_json()
         over_json = over.as_json() if over else None
+        from ..core.report import summary  # imports Matplotlib, which takes a second
+
         markdown = summary(facts, verdict, f"run {name}")
         run_id = registry.log(as_record(run, facts, verdict, over_json, markdown, name))
     if not verdict_json["passed"]:

@@ -5,7 +5,6 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core.schema import CONTRACT
-from ..core.search import drawn_for_test
 from ..io import tables
 from ..params import Run
 from ..settings import Paths
@@ -54,6 +53,8 @@ def says(run: Run) -> str:
 
 
 def _drawn(run: Run, rows: pd.DataFrame) -> np.ndarray:
+    from ..core.search import drawn_for_test  # imports scikit-learn, which takes a second
+
     y = CONTRACT.labels(rows[CONTRACT.target])
     return drawn_for_test(run.problem, rows[CONTRACT.id], y, run.split.test_share or 0)
 
