@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -229,7 +230,7 @@ def test_without_an_engine_it_says_what_to_install(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["containers", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("process", "process, without HAProxy"))],
+    ["containers", pytest.param("process", marks=pytest.mark.long)],
 )
 def test_no_request_fails_while_versions_change(
     kind: str, project: Project, tmp_path: Path, record_property: Figure
@@ -237,13 +238,11 @@ def test_no_request_fails_while_versions_change(
     """A good version, one that answers wrongly, one that does not start, the way back: the proxy's clients see answers alone."""
     need(engine.images() if kind == "containers" else engine.bring("haproxy"))
     address, seconds = project.environment["LISTEN"], {}
-    if kind.endswith("without HAProxy"):
-        project.environment["PROXY"] = "built-in"
-    assert "version 1" in deploy(project, 1, ENGINE=kind.partition(",")[0])
+    assert "version 1" in deploy(project, 1, ENGINE=kind)
     first = ask(address, rows(project))
     with load(project, tmp_path) as told:
         said = deploy(project, 2)
-        assert {"process": "HAProxy", "containers": "podman"}.get(kind, "ci/forward.py") in said and "version 2" in said
+        assert {"process": "HAProxy", "containers": "podman"}[kind] in said and "version 2" in said
         seconds["deploy"] = audit(project)[-1]["seconds"]
         second = ask(address, rows(project))
         assert second != first and b'"version":2' in second
@@ -333,12 +332,87 @@ def test_errors_while_it_comes_in_stop_it(project: Project, tmp_path: Path) -> N
     assert state(project)["live"]["release"]["version"] == 1
 
 
+FAILS_A_THIRD = """
+
+import itertools
+
+_right, _calls = bundle.Bundle.answers, itertools.count()
+
+
+def _wrong(self, good):
+    if len(good) < 8 and next(_calls) % 3 == 0:
+        raise ValueError("not this one")
+    return _right(self, good)
+
+
+bundle.Bundle.answers = _wrong
+"""
+
+
+def test_requests_without_a_key_do_not_hide_the_errors_of_a_version(project: Project) -> None:
+    """A few callers with a key, many without: a third of what the new version processes fails, 1 of 100 of all that it answers."""
+    need(engine.bring("haproxy"))
+    key = secrets.token_hex(16)
+    more = {"ENGINE": "process", "API_KEYS": key}
+    address, row = project.environment["LISTEN"], rows(project)[0]
+    deploy(project, 1, **more)
+    code = project / CODE.format(project.package)
+    code.write_text(code.read_text() + FAILS_A_THIRD)
+    over, counts = threading.Event(), dict.fromkeys(("200", "401", "500"), 0)
+
+    def call(given: str, pause: float) -> None:
+        while not over.is_set():
+            try:
+                ask(address, row, X_API_Key=given)
+                counts["200"] += 1
+            except urllib.error.HTTPError as error:
+                counts[str(error.code)] += 1
+            time.sleep(pause)
+
+    callers = [threading.Thread(target=call, args=arguments) for arguments in [(key, 0.05)] * 2 + [("other", 0.0)] * 6]
+    for caller in callers:
+        caller.start()
+    try:
+        said = deploy(project, 2, "STEPS=50 100", fails=True, **more)
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join()
+    assert "requests failed; MAX_ERRORS is 0.01" in said and "version 1" in said
+    assert counts["401"] > 5 * counts["200"] > 0 and counts["500"]
+    assert state(project)["live"]["release"]["version"] == 1
+    # The folder of the release that failed is gone, and other accounts can read no row of a caller.
+    folders = [path.name for path in (project / ".deploy/releases").iterdir()]
+    assert [name.partition("-")[0] for name in folders] == ["1"]
+    assert (project / ".deploy/dev/predictions").stat().st_mode & 0o077 == 0
+    for path in ("metrics", "%6detrics"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://{address}/{path}", timeout=10)
+
+
+def test_without_haproxy_dev_has_no_proxy_and_prod_says_what_to_install(project: Project) -> None:
+    said = deploy(project, 1, ENGINE="process", PROXY="none")
+    assert "without a proxy (HAProxy is not installed, or PROXY=none)" in said
+    addresses = []
+    for version in (1, 2):
+        if version == 2:
+            deploy(project, 2, PROXY="none")
+        addresses.append(state(project)["public"])
+        assert f'"version":{version}'.encode() in ask(addresses[-1], rows(project))
+    assert len({*addresses, project.environment["LISTEN"]}) == 3
+    code = "from ci import deploy, engines; engines.haproxy = lambda: None; raise SystemExit(deploy.main())"
+    words = [".venv/bin/python", "-c", code, "deploy"]
+    done = project.command(*words, ENV="prod", ENGINE="process", VERSION="2", API_KEYS=secrets.token_hex(16))
+    assert done.returncode == 1 and "HAProxy is not installed, and outside dev" in done.stderr, done.stderr
+
+
 def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> None:
     """`make promote-live`, as the loop does it: registry and service go together, and go back together; a shadow is asked beside."""
     watched = render(serving=["online", "batch", "streaming", "hybrid"], deploy="compose", monitoring=True)
     for name in ("ci", "deploy", "make", "monitoring", "src"):
         shutil.copytree(watched / name, project / name, dirs_exist_ok=True)
-    more = {"PROXY": "built-in", "SHADOW_DIR": "bundles/1", "SIGNING_KEY": ""}
+    need(engine.bring("haproxy"))
+    more = {"SHADOW_DIR": "bundles/1", "SIGNING_KEY": ""}
     deploy(project, 2, ENGINE="process", **more)
     address = project.environment["LISTEN"]
     second = ask(address, rows(project))
@@ -347,7 +421,8 @@ def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> N
 
     def shadowed() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
-            return f"predict_shadow_rows_total {len(rows(project))}.0" in answer.read().decode()
+            found = re.search(r"^predict_shadow_rows_total (\d+)", answer.read().decode(), re.M)
+        return found is not None and int(found[1]) >= 3 * len(rows(project))  # two smoke tests, and the request above
 
     wait_until(shadowed)
 
