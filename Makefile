@@ -9,9 +9,8 @@ TOOLS := $(if $(COPIER_MLOPS_WORKSPACE),$(COPIER_MLOPS_WORKSPACE)/tools,$(CURDIR
 UV := $(shell command -v uv 2>/dev/null || echo '$(TOOLS)/bin/uv')
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(TOOLS)/bin:$(PATH)
-unexport VIRTUAL_ENV
-# Without byte code on disk every command compiles its libraries anew, which takes longer than its work.
-unexport PYTHONDONTWRITEBYTECODE
+# The caller's variables that lead tools elsewhere do not reach them, as in a project.
+include template/make/environment.mk
 
 # Tests wait for processes that start, more than for the processor: two at a time take a bit more than half as long.
 WORKERS ?= 2

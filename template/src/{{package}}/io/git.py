@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -102,8 +105,32 @@ def committed(file: Path, commit: str = "HEAD") -> str | None:
 
 
 def archive(commit: str, file: Path) -> None:
-    """Write the files of a commit into a tar.gz."""
-    _git("archive", "--format=tar.gz", f"--output={file}", commit)
+    """Write the files of a commit, and those of its submodules, into a tar.gz."""
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch, "whole.tar")
+        _git("archive", "--format=tar", f"--output={whole}", commit)
+        for path, inner in _submodules(commit).items():
+            part = Path(scratch, "part.tar")
+            _git("-C", path, "archive", "--format=tar", f"--prefix={path}/", f"--output={part}", inner)
+            with tarfile.open(whole, "a") as target, tarfile.open(part) as source:
+                for member in source:
+                    target.addfile(member, source.extractfile(member) if member.isfile() else None)
+        with whole.open("rb") as plain, gzip.open(file, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+
+
+def _submodules(commit: str) -> dict[str, str]:
+    """Return the submodules that are checked out, by path, each with its commit."""
+    entries = [entry.split("\t", 1) for entry in _git("ls-tree", "-r", "-z", commit).split("\0") if entry]
+    links = {path: described.split()[2] for described, path in entries if described.startswith("160000 ")}
+    found = {path: inner for path, inner in links.items() if (Path(path) / ".git").exists()}
+    for path in found:
+        if _git("-C", path, "status", "--porcelain"):
+            print(
+                f"note: the submodule {path} has changes without a commit; this version keeps its last commit",
+                flush=True,
+            )
+    return found
 
 
 def files() -> list[str]:
