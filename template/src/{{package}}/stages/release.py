@@ -188,7 +188,7 @@ def as_record(
         "snapshot": commit,
         "mlflow.source.git.commit": git.head() or commit,
         "bundle": loaded.digest,
-        LINEAGE_FILES: json.dumps(file_digests([*lineage_files, archive])),
+        LINEAGE_FILES: json.dumps(file_digests([*lineage_files, archive, Paths.CARD])),
         "data": run.source.fingerprint,
         "machine": machine(),
     }

@@ -23,7 +23,7 @@ from ..io.registry import Registry
 from ..settings import Paths, Settings
 
 LINEAGE_FILES = "lineage_files"
-"""The tag of a run with the SHA-256 of each file of its lineage."""
+"""The tag of a run with the SHA-256 of each file of its lineage, and of its model card."""
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
 
@@ -96,7 +96,7 @@ def _verified(registry: Registry, version: Version, kept: Path) -> dict[str, Pat
     tags = registry.run(version.run_id).data.tags
     found = {path.name: path for path in kept.iterdir() if path.is_file()}
     if LINEAGE_FILES in tags:
-        recorded = json.loads(tags[LINEAGE_FILES])
+        recorded = {name: digest for name, digest in json.loads(tags[LINEAGE_FILES]).items() if name != Paths.CARD.name}
         digests = file_digests(found.values())
         wrong = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
         if wrong or archive not in found:
