@@ -508,7 +508,7 @@ def test_the_registry_and_what_answers_go_back_together(project: Project, record
     assert (last["action"], last["who"], last["why"], last["result"]) == ("rollback", "Ada", "late on Sundays", "live")
     assert (last["from"]["version"], last["to"]["version"]) == (2, 1)
     assert key not in "".join(path.read_text(errors="ignore") for path in (project / ".deploy/prod").glob("*.[jlc]*"))
-    assert seconds < 60, "it is stuck; how long it takes is measured alone (docs/benchmarks.md)"
+    assert seconds < 600, "it is stuck; the benchmark measures its duration (docs/benchmarks.md)"
 
 
 # ------------------------------------------------------------------------------------------------------------ Delivery
