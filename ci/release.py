@@ -250,7 +250,13 @@ def cut(root: Path, version: str, day: dt.date) -> None:
     git(root, "add", "--", *FILES, NOTES, *also)
     named = subprocess.run(["git", "config", "user.email"], cwd=root, check=False, capture_output=True).returncode == 0
     git(root, *(() if named else WHO), "commit", "--quiet", "--no-verify", "--message", f"Release {version}")
-    git(root, "tag", f"v{version}")
+    _tag(root, version, named)
+
+
+def _tag(root: Path, version: str, named: bool) -> None:
+    """Tag a release. `git describe` prefers an annotated tag over the plain ones that move, such as v1."""
+    words = ("tag", "--annotate", "--no-sign", "--message", f"Release {version}", f"v{version}")
+    git(root, *(() if named else WHO), *words)
 
 
 def publish(root: Path, version: str, day: dt.date) -> str:
@@ -272,7 +278,7 @@ def publish(root: Path, version: str, day: dt.date) -> str:
             raise ReleaseError("\n       ".join([f"{version} cannot be released:", *found]))
         cut(root, version, day)
     elif not git(root, "tag", "--list", tag):
-        git(root, "tag", tag)
+        _tag(root, version, named=False)
     left = f"{tag} is committed and tagged here. What is left: git push --atomic origin main {tag}"
     token = os.environ.get("GITHUB_TOKEN", "")
     if not repository or not token:

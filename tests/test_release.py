@@ -116,7 +116,10 @@ def test_a_release_moves_the_day_and_tells_what_changed(repository: Path, github
     (repository / "docs/tested.md").write_text("all of it\n")
     assert release.publish(repository, "1.0.0", TODAY) == ""
     bare = repository.parent / "bare.git"
-    assert git(bare, "tag") == "v1.0.0" and git(bare, "rev-parse", "main") == git(bare, "rev-parse", "v1.0.0")
+    assert git(bare, "tag") == "v1.0.0" and git(bare, "rev-parse", "main") == git(bare, "rev-parse", "v1.0.0^{commit}")
+    assert git(bare, "cat-file", "-t", "v1.0.0") == "tag", (
+        "git describe may choose v1 where the release has no annotated tag"
+    )
     shown = git(bare, "show", "main:pyproject.toml")
     assert 'exclude-newer = "2030-01-31T00:00:00Z"' in shown and '\nversion = "1.0.0"\n' in shown
     assert "2030-01-31" in git(bare, "show", "main:template/pyproject.toml.jinja")
@@ -162,7 +165,7 @@ def test_stopped_in_the_middle_it_goes_on(
     monkeypatch.setattr(release, "git", real)
     assert release.publish(repository, "1.0.0", TODAY) == ""
     bare = repository.parent / "bare.git"
-    assert git(bare, "rev-parse", "main") == git(bare, "rev-parse", "v1.0.0") and len(github.written) == 1
+    assert git(bare, "rev-parse", "main") == git(bare, "rev-parse", "v1.0.0^{commit}") and len(github.written) == 1
     assert git(bare, "rev-list", "--count", "main") == "2"
     assert git(bare, "show", "main:CHANGELOG.md").count("## 1.0.0") == 1
 
@@ -425,7 +428,7 @@ def test_the_numbers_that_may_follow(first: Path) -> None:
 def test_releases_are_found_without_tags(first: Path, tmp_path: Path) -> None:
     change(first, ("template/Makefile", "help", "other"))
     release.publish(first, "1.0.1", TODAY)
-    one, two = (git(first, "rev-parse", tag) for tag in ("v1.0.0", "v1.0.1"))
+    one, two = (git(first, "rev-parse", f"{tag}^{{commit}}") for tag in ("v1.0.0", "v1.0.1"))
     git(first, "tag", "--delete", "v1.0.0", "v1.0.1")
     git(first, "revert", "--no-edit", "HEAD")
     git(first, "checkout", "--quiet", "-b", "side", "HEAD~1")
@@ -438,7 +441,7 @@ def test_releases_are_found_without_tags(first: Path, tmp_path: Path) -> None:
     (first / "template/Makefile").write_text("not_committed:\n")
     made = clone_with_releases(tmp_path / "releases", first)
     assert made.versions == {"1.0.0": one, "1.0.1": two} and made.refs == ["v1.0.0", "v1.0.1", "HEAD~1"]
-    assert git(made.clone, "rev-parse", "v1.0.1") == two
+    assert git(made.clone, "rev-parse", "v1.0.1^{commit}") == two
     assert git(made.clone, "show", "HEAD:template/Makefile") == "not_committed:"
     assert not git(made.clone, "status", "--porcelain") and not git(first, "tag")
 

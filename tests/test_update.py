@@ -108,6 +108,11 @@ LIST = 'platform = [\n  "httpx>=0.28",\n  "mlflow>=3.17",\n  "numpy>=2.2",\n]\n'
         (LIST, LIST.replace("  \"numpy", "  \"lightgbm>=4\",\n  \"numpy"), LIST.replace("3.17", "3.18").replace("2.2", "2.3"),
          LIST.replace("  \"mlflow>=3.17", "  \"lightgbm>=4\",\n  \"mlflow>=3.18").replace("2.2", "2.3")),
         (LIST, LIST.replace('  "mlflow>=3.17",\n', ""), LIST.replace("2.2", "2.3"), LIST.replace('  "mlflow>=3.17",\n', "").replace("2.2", "2.3")),
+        ("a\nb\nc\n", "a\r\nb\r\nc\r\n", "a\nb\nnew\n", "a\r\nb\r\nnew\r\n"),  # line ends stay those of the project
+        ("a\nb\nc\n", "mine\r\nb\r\nc\r\n", "a\nb\nnew\n", "mine\r\nb\r\nnew\r\n"),
+        ("a\nb\nc\n", "mine\r\nb\nc\n", "a\nb\nnew\n", "mine\nb\nnew\n"),  # most of them
+        ("a\nb\n", "mine\r\nb\r\n", "a\nb\n", "mine\r\nb\r\n"),
+        ("a\nb\n", "a\r\nb\r\n", None, None),
     ],
 )  # fmt: skip
 def test_three_texts_become_one(before: str | None, here: str | None, after: str | None, becomes: str | None) -> None:
@@ -137,6 +142,26 @@ def test_what_a_person_has_to_decide(before: str | None, here: str, after: str) 
     else:
         assert all(line in text for side in (here, after) for line in side.splitlines())
         assert "<<<<<<< yours" in text and ">>>>>>> v2" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "here", "after", "marked"),
+    [
+        ("a\nb\nc\nd\n", "a\r\nmine\r\nc\r\nd\r\n", "a\ntheirs\nc\nd\n", ["mine", "b", "theirs"]),
+        (None, "a\nmine\nc\n", "a\ntheirs\nc\n", ["mine", "theirs"]),  # an option that is switched on again
+        (None, "a\nc\nmine", "a\nc\n", ["mine"]),
+    ],
+)
+def test_a_conflict_marks_the_lines_that_differ_only(
+    before: str | None, here: str, after: str, marked: list[str]
+) -> None:
+    done = merge(None if before is None else before.encode(), here.encode(), after.encode(), ("v1", "v2"))
+    assert done.conflicts == 1 and done.content is not None
+    lines = done.content.decode().splitlines()
+    first, last = (next(n for n, line in enumerate(lines) if line.startswith(mark)) for mark in MARKS)
+    assert [line for line in lines[first:last] if not line.startswith(("<<<<<<<", "|||||||", "======="))] == marked
+    assert lines[:first] + lines[last + 1 :] == [line for line in here.splitlines() if line not in marked]
+    assert (b"\r\n" in done.content) is ("\r\n" in here)
 
 
 # -------------------------------------------------------------------------------------- What owners do to a project

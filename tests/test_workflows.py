@@ -397,7 +397,7 @@ def test_a_proposal_that_another_job_changed_is_refused(
     commit = subprocess.run(
         ["git", "rev-parse", proposals.BRANCH], check=True, capture_output=True, text=True
     ).stdout.strip()
-    about = {"old": "v1", "new": "v2", "commit": commit, "changelog": "", "stat": "", "kept": []}
+    about = {"old": "v1", "new": "v2", "commit": commit, "changelog": "", "stat": "", "notes": []}
     (proposals.MERGED / "proposal.json").write_text(json.dumps(about))
     monkeypatch.setenv("MERGED_COMMIT", tip)
     assert proposals.main() == 1 and "other commits than the step before made" in capfd.readouterr().out

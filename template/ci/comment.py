@@ -17,8 +17,8 @@ class CommentError(Exception):
     """The comment cannot be written; the text says what to do."""
 
 
-def call(method: str, path: str, body: object = None) -> Any:
-    """One request to GitHub's API, and its answer as JSON.
+def call(method: str, path: str, body: object = None, token: str = "") -> Any:
+    """Send one request to GitHub's API, by default with the token of the environment, and return the JSON of its response.
 
     Raises:
         CommentError: If GitHub refuses, or does not answer.
@@ -29,7 +29,7 @@ def call(method: str, path: str, body: object = None) -> Any:
         method=method,
         headers={
             "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {os.environ['GITHUB_TOKEN']}",
+            "Authorization": f"Bearer {token or os.environ['GITHUB_TOKEN']}",
             "Content-Type": "application/json",
             "X-GitHub-Api-Version": "2022-11-28",
         },

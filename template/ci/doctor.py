@@ -30,6 +30,7 @@ from ci.origin import (
     Ownership,
     address,
     answers,
+    edited_answers,
     files,
     run,
 )
@@ -39,6 +40,8 @@ LINES = (".gitignore", ".dvc/config")
 """Files whose further lines are anybody's: only a line of ours that is missing counts."""
 FREE = ("project.dependencies", "project.optional-dependencies", "project.version", "project.urls", "project.keywords")
 """What pyproject.toml says for the user alone."""
+LOSS = {"deleted": 3, "edited": 2, "unpinned": 3, "lock": 5, "marks": 10, "answers": 20, "outdated": 5}
+"""Points of the score by the kind of a finding; those of `outdated` for each release."""
 PINNED = r"@[0-9a-f]{40}(\s|$)"
 
 
@@ -47,7 +50,7 @@ class Finding:
     """One thing that is not as the release has it.
 
     Attributes:
-        kind: deleted, edited, unpinned, lock, marks or outdated.
+        kind: a key of `LOSS`.
         file: Which file it is in.
         says: What is wrong.
         remedy: What to do.
@@ -70,7 +73,7 @@ class Report:
         day: When that one was made.
         newest: The newest one.
         behind: How many releases lie between.
-        score: The share of what was looked at that is as it has to be, in percent.
+        score: 100 less the points of `LOSS` for each file with a fault and for each release that is missed.
         checked: How many things were looked at.
         findings: What is not.
     """
@@ -103,7 +106,7 @@ def examine(project: Path, origin: Origin, uv: str = "uv") -> Report:
         OriginError: If its release is unknown, or does not render with its answers.
     """
     given = answers(project)
-    release, newest = origin.release(str(given["_commit"])), origin.newest()
+    release, newest = origin.recorded(project), origin.newest()
     ownership = origin.ownership(release)
     with tempfile.TemporaryDirectory(prefix="doctor-") as scratch:
         origin.render(release, given, Path(scratch))
@@ -113,6 +116,9 @@ def examine(project: Path, origin: Origin, uv: str = "uv") -> Report:
     steps = list(workflows(project))
     findings += [finding for finding in steps if finding is not None]
     findings += marks(project)
+    findings += [
+        Finding("answers", ANSWERS, text, "write the old answer back, commit it") for text in edited_answers(project)
+    ]
     behind = len(origin.since(release, newest))
     if behind or (newest.commit != release.commit and not origin.releases):
         findings.append(
@@ -121,8 +127,8 @@ def examine(project: Path, origin: Origin, uv: str = "uv") -> Report:
             )
         )
     checked = sum(ownership.of(path) != SEED for path in rendered) + len(steps) + 2
-    wrong = len({(finding.kind, finding.file) for finding in findings if finding.counts})
-    score = max(0, round(100 * (1 - wrong / checked)))
+    wrong = {(finding.kind, finding.file) for finding in findings if finding.counts}
+    score = max(0, 100 - sum(LOSS[kind] for kind, _ in wrong) - LOSS["outdated"] * behind)
     return Report(release.ref, str(release.day), newest.ref, behind, score, checked, findings)
 
 
@@ -289,7 +295,7 @@ def bring_back(project: Path, origin: Origin, wanted: list[str]) -> None:
         OriginError: If the release has no such file, or git does not have what would be written over.
     """
     given = answers(project)
-    release = origin.release(str(given["_commit"]))
+    release = origin.recorded(project)
     with tempfile.TemporaryDirectory(prefix="doctor-") as scratch:
         origin.render(release, given, Path(scratch))
         unknown = [path for path in wanted if not (Path(scratch) / path).is_file()]

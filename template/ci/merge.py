@@ -1,14 +1,17 @@
-"""Three texts become one: what a release rendered, what became of it here, what the next release renders."""
+"""Merge three versions of a file: of the previous release, of the project, of the next release."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
-HERE, THERE = "<" * 7, ">" * 7  # not written out: whoever looks for marks in a project finds none here
+from ci.environment import for_git
+
+HERE, THERE = "<" * 7, ">" * 7  # not written out, so that a search for marks does not find this file
 REQUIREMENT = r'^\s*"([A-Za-z0-9][\w.-]*)[^"]*",?\s*(#.*)?$'
 
 
@@ -28,17 +31,24 @@ class Merged:
 
 
 def merge(before: bytes | None, here: bytes | None, after: bytes | None, names: tuple[str, str]) -> Merged:
-    """What a file of ours becomes in an update.
+    """Merge the versions of a file that the template owns.
 
     Args:
-        before: What the release before rendered; None if it had no such file.
-        here: What stands in the project.
-        after: What the next release renders.
-        names: Those of the two releases, for the marks of a conflict.
+        before: the bytes that the previous release rendered; None if it had no such file.
+        here: the bytes in the project; None if the owner deleted the file.
+        after: the bytes that the next release renders; None if it has no such file.
+        names: the names of the two releases, for the marks of a conflict.
 
     Returns:
-        A deleted file stays deleted, a changed one is never lost.
+        The merged file: a deleted file stays deleted, an edit is never lost, line ends stay as they are in the project.
     """
+    if here is not None and b"\r\n" in here and b"\0" not in here and not _windows(before, after):
+        merged = merge(before, here.replace(b"\r\n", b"\n"), after, names)
+        if merged.content == here.replace(b"\r\n", b"\n"):
+            return replace(merged, content=here)
+        if merged.content and 2 * here.count(b"\r\n") > here.count(b"\n"):
+            return replace(merged, content=merged.content.replace(b"\n", b"\r\n"))
+        return merged
     if here is None:
         return Merged(after if before is None else None)
     if after is None:
@@ -50,7 +60,30 @@ def merge(before: bytes | None, here: bytes | None, after: bytes | None, names: 
         return Merged(here)
     if b"\0" in here + after:
         return Merged(here, conflicts=1)
-    return _lines(before or b"", here, after, names)
+    return _pair(here, after, names) if before is None else _lines(before, here, after, names)
+
+
+def _windows(*sides: bytes | None) -> bool:
+    return any(b"\r\n" in side for side in sides if side is not None)
+
+
+def _pair(here: bytes, after: bytes, names: tuple[str, str]) -> Merged:
+    """Mark each place in which two versions without a common one differ."""
+    ours, theirs = (re.findall(rb"[^\n]*\n|[^\n]+$", side) for side in (here, after))
+    old, new = (name.encode() for name in names)
+    lines, conflicts = [], 0
+    for kind, i, j, k, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if kind == "equal":
+            lines += ours[i:j]
+            continue
+        conflicts += 1
+        lines += [HERE.encode() + b" yours\n", *map(_ended, ours[i:j]), b"|" * 7 + b" " + old + b"\n", b"=" * 7 + b"\n"]
+        lines += [*map(_ended, theirs[k:m]), THERE.encode() + b" " + new + b"\n"]
+    return Merged(b"".join(lines), conflicts)
+
+
+def _ended(line: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + b"\n"
 
 
 def _lines(before: bytes, here: bytes, after: bytes, names: tuple[str, str]) -> Merged:
@@ -59,9 +92,8 @@ def _lines(before: bytes, here: bytes, after: bytes, names: tuple[str, str]) -> 
         for place, content in zip(places, (here, before, after), strict=True):
             place.write_bytes(content)
         labels = [word for label in ("yours", *names) for word in ("-L", label)]
-        done = subprocess.run(
-            ["git", "merge-file", "-p", "--diff3", *labels, *map(str, places)], capture_output=True, check=False
-        )
+        words = ["git", "merge-file", "-p", "--diff3", *labels, *map(str, places)]
+        done = subprocess.run(words, env=for_git(), cwd=scratch, capture_output=True, check=False)
     text = done.stdout.decode("utf-8", errors="surrogateescape")
     conflict = rf"^{HERE} yours\n(.*?)^\|{{7}} [^\n]*\n(.*?)^={{7}}\n(.*?)^{THERE} [^\n]*\n"
     text = re.sub(conflict, _requirements, text, flags=re.M | re.S)

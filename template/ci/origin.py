@@ -1,27 +1,48 @@
-"""The template that this project came from: its releases, whose file is whose, what it renders for some answers."""
+"""The template of this project: its releases, the owner of each file, what it renders for some answers."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import fcntl
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 from packaging.version import InvalidVersion, Version
 
+from ci.environment import for_child, for_git
+
 ANSWERS = ".copier-answers.yml"
 MIRROR = ".cache/template.git"
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
 YOURS, SEED, OURS = "yours", "seeds", "ours"
+RELEASE = r"v?\d+\.\d+\.\d+[\w.+]*"
+"""The tag of a release. Tags such as `v1` and `latest` move, so they name no release."""
+EXACT = rf"{RELEASE}|.+-\d+-g[0-9a-f]+|[0-9a-f]{{7,64}}"
+"""What names one commit for good: the tag of a release, the output of `git describe`, a hash."""
+FROM_GIT = ("git+", "git@", "git://", "gh:", "gl:", "https://github.com/", "https://gitlab.com/")
+"""Addresses that Copier takes for git repositories without the ending .git."""
+LINE_ENDS = ("core.attributesFile", "core.autocrlf", "core.eol")
+"""Settings of git for the bytes of a work tree. In the project they are the user's, in clones and renders git's defaults."""
+FIXED = {
+    "project_name": "the package, and so every path, is called after it",
+    "problem": "params.yaml, the contract and the model are yours since then; `make adopt` writes them again",
+    "data_source": "contract, source and features are yours since then; `make adopt` brings another table",
+}
+"""Answers that the owner's files depend on, and why another answer cannot change those files."""
+TRAILER = "Template-release"
+"""Marks the commits that updates make."""
 INSIDE = ("core/", "io/", "stages/", "flows/", "serving/")  # docs/ownership.md leaves src/<package>/ out
 
 
@@ -46,13 +67,58 @@ class Release:
     day: dt.date
 
 
-def run(*words: str, at: Path, fails: bool = False, text: str | None = None) -> str:
-    """What a command says.
+@cache
+def _line_ends(folder: Path) -> dict[str, str]:
+    words = ["git", "config", "--get"]
+    found = {
+        name: subprocess.run([*words, name], cwd=folder, env=for_child(), capture_output=True, text=True, check=False)
+        for name in LINE_ENDS
+    }
+    return {name: done.stdout.strip() for name, done in found.items() if done.returncode == 0}
+
+
+def git_environment(folder: Path) -> dict[str, str]:
+    """The environment for git in a folder: neutral, except that line ends in the user's work tree are the user's."""
+    return for_git(settings=_line_ends(folder.resolve()))
+
+
+@contextlib.contextmanager
+def neutral() -> Iterator[None]:
+    """Let Copier, and the git that Copier starts, render the bytes of the template whatever the user's settings are."""
+    from plumbum import local
+
+    before, wanted = dict(os.environ), for_git()
+    with local.env():  # Copier starts git through plumbum, which has a copy of the environment
+        for name in local.env.getdict().keys() - wanted.keys():
+            del local.env[name]
+        local.env.update(wanted)
+        os.environ.clear()
+        os.environ.update(wanted)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def run(
+    *words: str, at: Path, fails: bool = False, text: str | None = None, variables: Mapping[str, str] | None = None
+) -> str:
+    """Run a command and return its standard output; bytes that are not UTF-8 survive.
 
     Raises:
-        OriginError: If it ends badly and may not.
+        OriginError: If the command fails and `fails` is false.
     """
-    done = subprocess.run(words, cwd=at, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words,
+        cwd=at,
+        env={**git_environment(at), **(variables or {})},
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )
     if done.returncode and not fails:
         raise OriginError(f"`{' '.join(words)}` failed in {at}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
@@ -76,6 +142,40 @@ def answers(project: Path) -> dict[str, Any]:
     return found
 
 
+def edited_answers(project: Path) -> list[str]:
+    """Answers that are fixed and that a commit changed by hand, with the remedy for each."""
+    lines = run(
+        "git",
+        "log",
+        "--reverse",
+        f"--format=%H %(trailers:key={TRAILER},valueonly,separator=%x2C)",
+        "--",
+        ANSWERS,
+        at=project,
+    ).splitlines()
+    first: dict[str, Any] = {}
+    found: dict[str, str] = {}
+    for line in lines:
+        commit_, _, by_update = line.partition(" ")
+        try:
+            given = yaml.safe_load(run("git", "show", f"{commit_}:./{ANSWERS}", at=project, fails=True))
+        except yaml.YAMLError:
+            continue
+        for name in (*FIXED, "made_as") if isinstance(given, dict) else ():
+            if name not in given:
+                continue
+            if name not in first or by_update:
+                first[name] = given[name]
+            elif given[name] != first[name]:
+                found[name] = f"{name} was {first[name]}, and commit {commit_[:9]} changed it to {given[name]}"
+            if given[name] == first[name]:
+                found.pop(name, None)
+    return [
+        f"{text}: {FIXED.get(name, 'every path has it')}. Write `{name}: {first[name]}` back into {ANSWERS}, and commit it"
+        for name, text in found.items()
+    ]
+
+
 def address(project: Path, source: str) -> str:
     """Where a template is, for git: a folder relative to the project or to the folder beside it becomes absolute.
 
@@ -97,8 +197,15 @@ def address(project: Path, source: str) -> str:
     )
 
 
+def for_copier(source: str) -> str:
+    """The address as Copier takes it for a git repository: `git+` before one that it would take for a folder."""
+    remote = "://" in source or re.match(r"[\w.-]+@[\w.-]+:", source)
+    plain = not remote or source.startswith(FROM_GIT) or source.endswith(".git")
+    return source if plain else f"git+{source}"
+
+
 class Origin:
-    """A mirror of the template's history.
+    """A mirror of the template's history. Tags that move are below refs/moving in it, so that no command describes by them.
 
     Args:
         url: What git clones.
@@ -120,17 +227,31 @@ class Origin:
         known = self.mirror.exists() and run("git", "remote", "get-url", "origin", at=self.mirror, fails=True).strip()
         if known == self.url:
             words = ["git", "remote", "update", "--prune"]
-            if subprocess.run(words, cwd=self.mirror, capture_output=True, check=False).returncode:
-                self.note = f"the template at {self.url} does not answer; what was fetched before is used"
-            return
+            if subprocess.run(words, cwd=self.mirror, env=for_git(), capture_output=True, check=False).returncode:
+                self.note = f"the template at {self.url} is not responding; what was fetched before is used"
+            return self._move_tags(self.mirror)
         partial = Path(f"{self.mirror}.partial")
         for old in (self.mirror, partial):
             shutil.rmtree(old, ignore_errors=True)
         words = ["git", "clone", "--quiet", "--mirror", "--", self.url, str(partial)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, env=for_git(), capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
-            raise OriginError(f"the template at {self.url} does not answer: {done.stderr.strip()[-500:]}")
+            raise OriginError(f"the template at {self.url} cannot be cloned: {done.stderr.strip()[-500:]}")
+        self._move_tags(partial)
         partial.rename(self.mirror)
+        return None
+
+    @staticmethod
+    def _move_tags(mirror: Path) -> None:
+        words = ["git", "for-each-ref", "refs/tags", "--format=%(refname:strip=2) %(objectname)"]
+        tags = [line.split(" ") for line in run(*words, at=mirror).splitlines()]
+        steps = [
+            f"update refs/moving/{tag} {name}\ndelete refs/tags/{tag}\n"
+            for tag, name in tags
+            if not re.fullmatch(RELEASE, tag)
+        ]
+        if steps:
+            run("git", "update-ref", "--stdin", at=mirror, text="".join(steps))
 
     def _git(self, *words: str, fails: bool = False) -> str:
         return run("git", *words, at=self.mirror, fails=fails)
@@ -145,12 +266,42 @@ class Origin:
         Raises:
             OriginError: If the template has no such thing.
         """
-        commit = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fails=True).strip()
+        commit = self._commit(ref) or self._commit(f"refs/moving/{ref}")
         if not commit:
             raise OriginError(f"the template at {self.url} has no {ref}; its releases: {self.listed() or 'none'}")
-        name = self._git("describe", "--tags", "--always", commit).strip()
+        name = ref if self._commit(f"refs/tags/{ref}") else self._git("describe", "--tags", "--always", commit).strip()
         day = dt.date.fromisoformat(self._git("show", "--no-patch", "--format=%cs", commit).strip())
         return Release(name, commit, number(name), day)
+
+    def _commit(self, ref: str) -> str:
+        return self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fails=True).strip()
+
+    def recorded(self, project: Path) -> Release:
+        """The release that a project follows; where its answers name a tag that moves, the one that rendered most of its files.
+
+        Raises:
+            OriginError: If the template has no such release.
+        """
+        given = answers(project)
+        ref = str(given["_commit"])
+        if re.fullmatch(EXACT, ref) or not self.releases:
+            return self.release(ref)
+        found = min(reversed(self.releases), key=lambda release: self._distance(release, given, project))
+        self.note = f"{ANSWERS} names {ref}, a tag that moves; the files of this project are those of {found.ref}"
+        return found
+
+    def _distance(self, release: Release, given: Mapping[str, Any], project: Path) -> int:
+        """How many lines of a project differ from what a release renders."""
+        lines = 0
+        with tempfile.TemporaryDirectory(prefix="distance-") as scratch:
+            try:
+                self.render(release, given, Path(scratch))
+            except OriginError:
+                return sys.maxsize
+            for path in files(Path(scratch)):
+                here = (project / path).read_bytes() if (project / path).is_file() else b""
+                lines += len(set(here.splitlines()) ^ set((Path(scratch) / path).read_bytes().splitlines()))
+        return lines
 
     @cached_property
     def releases(self) -> list[Release]:
@@ -216,7 +367,8 @@ class Origin:
 
         data = {key: value for key, value in given.items() if not key.startswith("_")}
         try:
-            run_copy(str(self.mirror), target, data=data, defaults=True, quiet=True, vcs_ref=release.commit)
+            with neutral():
+                run_copy(str(self.mirror), target, data=data, defaults=True, quiet=True, vcs_ref=release.commit)
         except (CopierError, ValueError) as error:
             raise OriginError(f"{release.ref} does not render with the answers of {ANSWERS}: {error}") from error
 
@@ -227,8 +379,8 @@ class Origin:
 
 def number(name: str) -> Version | None:
     """v1.2.0 as a version; v1.2.0-3-gabcdef as one after it; None for a bare hash."""
-    found = re.fullmatch(r"(v?\d[\w.]*?)(?:-(\d+)-g[0-9a-f]+)?", name)
-    if not found or re.fullmatch(r"[0-9a-f]{7,40}", name):
+    found = re.fullmatch(rf"({RELEASE}?)(?:-(\d+)-g[0-9a-f]+)?", name)
+    if not found:
         return None
     try:
         return Version(f"{found[1]}.post{found[2]}" if found[2] else found[1])

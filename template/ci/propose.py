@@ -19,6 +19,7 @@ from typing import Any
 
 from ci import update
 from ci.comment import LONGEST, CommentError, call
+from ci.environment import git_settings
 from ci.origin import MIRROR, Origin, OriginError, address, answers
 
 BRANCH = "update/template"
@@ -42,14 +43,10 @@ def say(text: str, warning: bool = True) -> None:
 
 
 def lend(token: str) -> None:
-    """Let git, and the git that Copier starts, use a token for this server and for no other."""
+    """Let git use a token for GitHub's server; no other child process sees it."""
     header = f"AUTHORIZATION: basic {b64encode(f'x-access-token:{token}'.encode()).decode()}"
-    os.environ |= {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{os.environ['GITHUB_SERVER_URL']}/.extraheader",
-        "GIT_CONFIG_VALUE_0": header,
-    }
+    git_settings[f"http.{os.environ['GITHUB_SERVER_URL']}/.extraheader"] = header
+    os.environ["GIT_TERMINAL_PROMPT"] = "0"
 
 
 def output(name: str, value: str) -> None:
@@ -62,9 +59,7 @@ def output(name: str, value: str) -> None:
 
 def text(proposal: Mapping[str, Any], failed: str) -> str:
     """Return the text of the pull request."""
-    kept = "".join(
-        f"\n- `{path}` is no longer in the template; it was changed here, so it stays" for path in proposal["kept"]
-    )
+    kept = "".join(f"\n- {note}" for note in proposal["notes"])
     verdict = f"**Checks failed**\n\n```\n{failed[-5000:]}\n```" if failed else "`make check` and `make test` passed."
     changes = proposal["changelog"] or "The changelog names nothing that an owner must do."
     stat = proposal["stat"][-20_000:]
@@ -116,7 +111,7 @@ def merge(project: Path) -> int:
         outcome = update.apply(place, origin, old, new, BRANCH, {}, trust=False)
         if outcome.conflicts:
             say(
-                f"{new.ref} does not merge by itself; `make update` on a machine shows where to decide:\n{update.decisions(outcome)}"
+                f"{new.ref} does not merge by itself; `make update` on a machine shows where to decide:\n{update.decisions(outcome.conflicts)}"
             )
             return 1
         workflows = update.git(place, "diff", "--name-only", outcome.start, "--", ".github/workflows").strip()
@@ -126,10 +121,12 @@ def merge(project: Path) -> int:
         shutil.rmtree(project / MERGED, ignore_errors=True)
         (project / MERGED).mkdir(parents=True)
         bundle = str((project / MERGED / "commits.bundle").resolve())
-        update.git(place, "bundle", "create", "--quiet", bundle, f"{outcome.start}..{BRANCH}")
+        update.git(place, "bundle", "create", "--quiet", bundle, f"{update.tip(project, 'HEAD')}..{BRANCH}")
         commit = update.tip(place, BRANCH)
     proposal = {"old": old.ref, "new": new.ref, "commit": commit, "changelog": outcome.changelog, "stat": outcome.stat}
-    (project / MERGED / "proposal.json").write_text(json.dumps({**proposal, "kept": outcome.kept}), encoding="utf-8")
+    (project / MERGED / "proposal.json").write_text(
+        json.dumps({**proposal, "notes": outcome.notes()}), encoding="utf-8"
+    )
     output("commit", commit)
     say(f"{new.ref} merges", warning=False)
     return 0

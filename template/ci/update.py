@@ -1,12 +1,13 @@
-"""Move this project to a newer release of its template, or to other answers, so that nothing of anybody's is lost.
+"""Move this project to a newer release of its template, or to other answers, without losing an edit of its owner.
 
-All is tried on a clone in .cache/update: merged, locked, checked, tested. What passed becomes a branch here; what a person has
-to decide stands on that branch with marks. Databases are copied before new packages open them.
+The update is merged, locked, checked and tested in a clone below .cache/update. It becomes a branch of the project when it
+passes; conflicts are marked on that branch. Databases are copied before newer packages open them.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime as dt
 import difflib
@@ -17,18 +18,22 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ci.environment import GIT_NEUTRAL, for_make
 from ci.merge import HERE, merge
 from ci.origin import (
     ANSWERS,
+    FIXED,
+    LINE_ENDS,
     MIRROR,
     OURS,
+    TRAILER,
     YOURS,
     Origin,
     OriginError,
@@ -36,31 +41,30 @@ from ci.origin import (
     Release,
     address,
     answers,
+    edited_answers,
     files,
+    for_copier,
+    git_environment,
+    neutral,
     run,
 )
 
 PLACE = Path(".cache/update")
 STATE = PLACE / "state.json"
-FIXED = {
-    "project_name": "the package, and so every path, is called after it",
-    "problem": "params.yaml, the contract and the model are yours since then; `make adopt` writes them anew",
-    "data_source": "contract, source and features are yours since then; `make adopt` brings another table",
-}
-"""Answers that files of the user's depend on, and why another answer cannot move those."""
+CHECKS = PLACE / "checks.log"
+"""The whole output of the last checks."""
 BACKUPS = 3
-TRAILER = "Template-release"
-LENT = ("GITHUB_TOKEN", "UPDATE_TOKEN", "GIT_CONFIG_")
+LENT = ("GITHUB_TOKEN", "UPDATE_TOKEN", "FLEET_TOKEN")
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A file that a person has to decide.
+    """A file that the owner and the template both changed.
 
     Attributes:
-        marked: Its text, with marks around each place.
-        sides: What the release before rendered, what stands in the project, what the next release renders.
-        place: Where one's own goes instead; empty if docs/ownership.md names nothing.
+        marked: its bytes with marks around each conflict; those of the project if it is binary.
+        sides: the bytes of the previous release (None if it had no such file), of the project, of the next release.
+        place: the place for the owner's code instead of this file; empty if docs/ownership.md names none.
     """
 
     marked: bytes
@@ -72,20 +76,60 @@ class Conflict:
         """Where the marks begin, counted from 1."""
         return [number for number, line in enumerate(self.marked.splitlines(), 1) if line.startswith(HERE.encode())]
 
+    def as_json(self) -> dict[str, Any]:
+        texts = [None if side is None else base64.b64encode(side).decode() for side in (self.marked, *self.sides)]
+        return {"texts": texts, "place": self.place}
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Conflict:
+        marked, before, here, after = (None if text is None else base64.b64decode(text) for text in saved["texts"])
+        assert marked is not None and here is not None and after is not None
+        return cls(marked, (before, here, after), saved["place"])
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A change of the template to a file that the owner deleted or renamed.
+
+    Attributes:
+        path: the file as the template names it.
+        renamed: its path in the project; empty if it was deleted.
+        patch: the change as a unified diff of that path; empty if it is binary or the template deleted the file.
+        gone: whether the next release has no such file.
+    """
+
+    path: str
+    renamed: str
+    patch: str
+    gone: bool
+
+    def __str__(self) -> str:
+        if self.gone:
+            return f"{self.path}, which you renamed to {self.renamed}, is no longer in the template"
+        lines = [line[:1] for line in self.patch.splitlines()[2:]]
+        size = f"+{lines.count('+')} -{lines.count('-')} lines" if lines else "binary"
+        now = (
+            f"renamed to {self.renamed}, which does not have the change"
+            if self.renamed
+            else "deleted; it stays deleted"
+        )
+        return f"the release changes {self.path} ({size}), which you {now}"
+
 
 @dataclass
 class Outcome:
-    """What a merge came to.
+    """The result of a merge.
 
     Attributes:
-        old, new: The releases.
-        branch: Its name in the clone.
-        start: The commit that it began on.
-        changed: How many files changed.
-        stat: What `git diff --stat` says of it.
-        changelog: What an owner must know.
-        conflicts: Files that a person has to decide; in the clone they stand as they were.
-        kept: Files that the template dropped and somebody had changed.
+        old, new: the releases.
+        branch: the name of its branch in the clone.
+        start: the commit that it began on.
+        changed: the number of changed files.
+        stat: the output of `git diff --stat`.
+        changelog: the notes for the project's owner.
+        conflicts: the files that the owner has to decide; in the clone they are as they were.
+        kept: files that the template dropped and the owner had changed.
+        missed: changes of the template to files that the owner deleted or renamed.
     """
 
     old: Release
@@ -97,25 +141,37 @@ class Outcome:
     changelog: str = ""
     conflicts: dict[str, Conflict] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What the merge did not bring, a line each."""
+        kept = [f"{path} is no longer in the template; you changed it, so it stays and is yours" for path in self.kept]
+        return [*kept, *map(str, self.missed)]
+
+    def patch(self) -> str:
+        """The changes that files which the owner renamed do not have."""
+        return "".join(one.patch for one in self.missed if one.renamed)
 
 
 # ------------------------------------------------------------------------------------------------------- Before
 
 
-def git(project: Path, *words: str, fails: bool = False, text: str | None = None) -> str:
-    """Run git in a project, as somebody where git does not know who.
+def git(project: Path, *words: str, fails: bool = False, text: str | None = None, **variables: str) -> str:
+    """Run git in a project; where git has no identity, commits are by nobody.
 
     Raises:
-        OriginError: If it ends badly and may not.
+        OriginError: If it fails and `fails` is false.
     """
-    known = subprocess.run(["git", "config", "user.email"], cwd=project, capture_output=True, check=False).stdout
+    known = run("git", "config", "user.email", at=project, fails=True).strip()
     who = () if known else ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
-    return run("git", *who, *words, at=project, fails=fails, text=text)
+    return run("git", *who, *words, at=project, fails=fails, text=text, variables=variables)
 
 
-def commit(place: Path, release: str, message: str) -> None:
-    """Commit all that changed, marked as an update's: what nobody else committed may be written anew."""
+def commit(place: Path, release: str, message: str, rendered: Sequence[str] = ()) -> None:
+    """Commit all changes, marked as made by an update; files of the template also where .gitignore names them."""
     git(place, "add", "--all")
+    if rendered:
+        git(place, "add", "--force", "--pathspec-from-file=-", "--pathspec-file-nul", text="\0".join(rendered), GIT_LITERAL_PATHSPECS="1")  # fmt: skip
     git(place, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", f"{message}\n\n{TRAILER}: {release}\n")
 
 
@@ -125,8 +181,8 @@ def by_updates(place: Path, since: str, until: str) -> bool:
     return all(len(line.split(maxsplit=1)) == 2 for line in told.splitlines())
 
 
-def clean(project: Path) -> None:
-    """Refuse to start on work that git does not have.
+def clean(project: Path, plan: bool = False) -> None:
+    """Refuse to start on work that git does not have; a plan reads the last commit, so only the answers count.
 
     Raises:
         OriginError: If the project is no repository of its own, or something is not committed.
@@ -134,7 +190,7 @@ def clean(project: Path) -> None:
     top = git(project, "rev-parse", "--show-toplevel", fails=True).strip()
     if not top or Path(top).resolve() != project.resolve():
         raise OriginError(f"{project} is no git repository of its own; `make setup` makes it one")
-    dirty = git(project, "status", "--porcelain").splitlines()
+    dirty = git(project, "status", "--porcelain", *(["--", ANSWERS] if plan else [])).splitlines()
     if dirty:
         listed = "\n  ".join(dirty[:10])
         raise OriginError(
@@ -150,13 +206,16 @@ def choose(project: Path, origin: Origin, ref: str, given: Mapping[str, str]) ->
         OriginError: If an answer is fixed, or one to no question; if a release is unknown, or lies behind.
     """
     known = answers(project)
+    by_hand = edited_answers(project)
+    if by_hand:
+        raise OriginError(f"answers of {ANSWERS} that are fixed were edited:\n  " + "\n  ".join(by_hand))
     for name, reason in FIXED.items():
         if name in given and given[name] != str(known.get(name)):
             raise OriginError(
                 f"{name} is fixed since this project began ({known.get(name)}): {reason}. A project with another answer "
                 "is a new one: copier copy"
             )
-    old = origin.release(str(known["_commit"]))
+    old = origin.recorded(project)
     new = origin.release(ref) if ref else origin.newest()
     if old.version and new.version and new.version < old.version:
         if ref:
@@ -198,48 +257,97 @@ def understood(asked: Mapping[str, Mapping[str, Any]], given: Mapping[str, str])
 
 
 def stage(project: Path, branch: str) -> Path:
-    """A clone of the project's last commit, on a branch of its own: what happens there happens to nobody's files."""
+    """Clone the project's last commit onto a branch of its own, with the bytes of the commit and its submodules."""
     place = project / PLACE / "tree"
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    git(project, "clone", "--quiet", "--local", ".", str(place))
+    settings = [
+        word
+        for name in (*LINE_ENDS, "core.excludesFile")
+        for word in ("--config", f"{name}={GIT_NEUTRAL.get(name, os.devnull)}")
+    ]
+    git(project, "clone", "--quiet", "--local", *settings, ".", str(place))
     for name in ("user.name", "user.email"):
         value = git(project, "config", name, fails=True).strip()
         if value:
             git(place, "config", name, value)
     git(place, "checkout", "--quiet", "-B", branch)
+    _submodules(project, place)
     return place
+
+
+def _submodules(project: Path, place: Path) -> None:
+    """Check out the submodules that the project has checked out, from their clones there."""
+    words = ("config", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+    for line in git(project, *words, fails=True).splitlines() if (project / ".gitmodules").is_file() else ():
+        key, _, path = line.partition(" ")
+        name = key.removeprefix("submodule.").removesuffix(".path")
+        if not (project / path / ".git").exists() or not git(place, "ls-files", "--stage", "--", path).startswith(
+            "160000"
+        ):
+            continue
+        git(place, "config", f"submodule.{name}.url", str((project / path).resolve()))
+        git(place, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--", path)
+        _submodules(project / path, place / path)
 
 
 def apply(
     place: Path, origin: Origin, old: Release, new: Release, branch: str, given: Mapping[str, str], trust: bool
 ) -> Outcome:
-    """Bring a clone to another release, and commit all but what a person has to decide.
+    """Bring a clone to another release, and commit all but conflicts.
 
     Raises:
-        OriginError: If Copier refuses, or a migration is not trusted; the text says what it would do.
+        OriginError: If Copier refuses, or a migration is not trusted; the text lists its steps.
     """
     outcome = Outcome(old, new, branch, tip(place, "HEAD"), changelog=origin.changelog(old, new))
     with tempfile.TemporaryDirectory(prefix="update-") as scratch:
-        before, after = Path(scratch) / "before", Path(scratch) / "after"
+        before, after, again = (Path(scratch) / name for name in ("before", "after", "again"))
         origin.render(old, answers(place), before)
         born = origin.ownership(old)
         starred = [path for path in files(before) if born.of(path) == YOURS]
         untouched = all(_read(place / path) == _read(before / path) for path in starred)
         moved = _migrate(place, origin, old, new, Path(scratch) / "template", trust)
+        settled, source = tip(place, "HEAD"), answers(place)["_src_path"]
+        # Copier reads the mirror: its tags are those of releases, and no address has to respond again.
+        _answer(place, _src_path=str(origin.mirror.resolve()), _commit=old.commit)
+        commit(place, new.ref, "Copier's start")
         _copier(place, origin, new, given, trust)
+        _answer(place, _src_path=source, _commit=new.ref)
         origin.render(new, answers(place), after)
-        _reconcile(place, before, after, moved, origin.ownership(new), untouched, outcome)
-    commit(place, new.ref, _message(outcome))
+
+        def earlier(path: str) -> bytes | None:
+            """A file of the previous release with the answers of today: an option that is switched on has a common base."""
+            if not again.exists():
+                with contextlib.suppress(OriginError):
+                    origin.render(old, answers(place), again)
+                again.mkdir(exist_ok=True)
+            return _read(again / path)
+
+        _reconcile(place, before, after, moved, origin.ownership(new), untouched, outcome, earlier)
+        git(place, "add", "--all")  # Copier leaves conflicts in the index
+        git(place, "reset", "--quiet", "--soft", settled)
+        rendered = [path for path in files(after) if (place / path).is_file()]
+    commit(place, new.ref, _message(outcome), rendered)
     outcome.changed = len(git(place, "diff", "--name-only", outcome.start).splitlines())
-    outcome.stat = git(place, "diff", "--stat=100", outcome.start).rstrip()
+    outcome.stat = git(place, "diff", "--no-ext-diff", "--stat=100", outcome.start).rstrip()
     return outcome
+
+
+def _answer(place: Path, **values: str) -> None:
+    """Write settings of Copier into the answers."""
+    file = place / ANSWERS
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for name, value in values.items():
+        text = yaml.safe_dump({name: value}, width=10**6, allow_unicode=True).strip()
+        lines = [text if line.startswith(f"{name}:") else line for line in lines]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _message(outcome: Outcome) -> str:
     where = f"Update to {outcome.new.ref}" if outcome.new.commit != outcome.old.commit else "Other answers"
     told = f"\n\n{outcome.changelog}" if outcome.changelog else ""
-    return f"{where}{told}"
+    notes = "".join(f"\n- {note}" for note in outcome.notes())
+    return f"{where}{told}" + (f"\n\nNot merged:\n{notes}" if notes else "")
 
 
 def _migrate(place: Path, origin: Origin, old: Release, new: Release, template: Path, trust: bool) -> dict[str, str]:
@@ -282,7 +390,7 @@ def _copier(place: Path, origin: Origin, new: Release, given: Mapping[str, str],
     from copier.errors import CopierError
 
     try:
-        with _silence():
+        with _silence(), neutral():
             run_update(
                 place,
                 data=understood(origin.questions(new), given),
@@ -318,8 +426,9 @@ def _reconcile(
     ownership: Ownership,
     untouched: bool,
     outcome: Outcome,
+    earlier: Callable[[str], bytes | None],
 ) -> None:
-    """Hold what Copier left against a merge of our own, file by file, which loses nothing.
+    """Replace what Copier wrote by a merge of our own, file by file, which loses nothing.
 
     Copier drops a file that a release dropped, with whatever somebody wrote into it, and knows nothing of a file of ours that
     moved. Files that no release ever rendered are nobody's business but the user's. As long as nobody wrote into one of the
@@ -331,6 +440,7 @@ def _reconcile(
     touched = [line[3:] for line in git(place, "status", "--porcelain", "-z", "--no-renames").split("\0")]
     for path in set(touched) & here - rendered - {ANSWERS}:
         git(place, "checkout", "HEAD", "--", path)
+    absent = {}
     for path in sorted(rendered):
         file, old, new = place / path, _read(before / moved.get(path, path)), _read(after / path)
         owner = ownership.of(path)
@@ -339,6 +449,10 @@ def _reconcile(
         if owner != OURS and not (owner == YOURS and untouched):
             _write(file, mine.get(path), file)
             continue
+        if path not in mine and old is not None and old != new:
+            absent[path] = (old, new)
+        if path in mine and old is None and new is not None and mine[path] != new:
+            old = earlier(path)
         merged = merge(old, mine.get(path), new, (outcome.old.ref, outcome.new.ref))
         if merged.conflicts:
             assert merged.content is not None and new is not None
@@ -349,13 +463,44 @@ def _reconcile(
     for left in git(place, "ls-files", "--others", "--exclude-standard").splitlines():
         if left.endswith(".rej") and left not in rendered:
             (place / left).unlink()
+    outcome.missed = _missed(place, before, absent)
+
+
+def _missed(place: Path, before: Path, absent: Mapping[str, tuple[bytes, bytes | None]]) -> list[Missed]:
+    """The changes of files that are not in the project, with the names that their owner gave them."""
+    if not absent:
+        return []
+    with tempfile.TemporaryDirectory(prefix="index-") as scratch:
+        index = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_DIR": str(place / ".git"), "GIT_WORK_TREE": str(before)}
+        run("git", "add", "--all", "--force", ".", at=before, variables=index)
+        tree = run("git", "write-tree", at=before, variables=index).strip()
+    words = ("diff-tree", "-r", "-l0", "--find-renames", "--diff-filter=R", "--name-status", "-z", tree, "HEAD")
+    listed = git(place, *words).split("\0")
+    renamed = dict(zip(listed[1::3], listed[2::3], strict=False))
+    found = []
+    for path, (old, new) in absent.items():
+        name = renamed.get(path, "")
+        if new is not None:
+            found.append(Missed(path, name, _patch(old, new, name or path), gone=False))
+        elif name:
+            found.append(Missed(path, name, "", gone=True))
+    return found
+
+
+def _patch(old: bytes, new: bytes, path: str) -> str:
+    if b"\0" in old + new:
+        return ""
+    was, becomes = (side.decode("utf-8", "surrogateescape").splitlines(keepends=True) for side in (old, new))
+    lines = difflib.unified_diff(was, becomes, f"a/{path}", f"b/{path}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
 def _contents(place: Path, paths: Sequence[str]) -> dict[str, bytes]:
     """Files as the last commit has them, asked for in one go."""
     asked = "".join(f"HEAD:{path}\n" for path in paths).encode()
+    words = ["git", "cat-file", "--batch"]
     told = subprocess.run(
-        ["git", "cat-file", "--batch"], cwd=place, input=asked, capture_output=True, check=True
+        words, cwd=place, env=git_environment(place), input=asked, capture_output=True, check=True
     ).stdout
     found, at = {}, 0
     for path in paths:
@@ -386,30 +531,37 @@ def _write(file: Path, content: bytes | None, like: Path) -> None:
 
 
 def tools(project: Path) -> dict[str, str]:
-    """The environment for make in a clone: not this project's own, but with the uv that it fetched; without a token, since
-    what is checked is another release's code."""
-    inner = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH", "BASE")
-    kept = {key: value for key, value in os.environ.items() if key not in inner and not key.startswith(LENT)}
+    """The environment for make in a clone: without this project's packages and tokens, with the uv that it fetched.
+
+    The checks run the code of another release.
+    """
+    kept = {key: value for key, value in for_make().items() if key not in (*LENT, "PYTHONPATH")}
     ours = {str(project / ".venv/bin"), str(Path(sys.executable).parent)}
-    path = [part for part in kept.get("PATH", "").split(os.pathsep) if part not in ours]
+    others = [part for part in kept.get("PATH", "").split(os.pathsep) if part not in ours]
     types = str((project / ".mypy_cache").resolve())  # of libraries: most of them are the same after the update
-    path = os.pathsep.join([*path, str((project / ".tools/bin").resolve())])
+    path = os.pathsep.join([*others, str((project / ".tools/bin").resolve())])
     return {"MYPY_CACHE_DIR": types, **kept, "PATH": path}
 
 
 def _outside(project: Path, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a clone, whatever becomes of it."""
-    return subprocess.run(words, cwd=place, env=tools(project), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=place, env=tools(project), capture_output=True, text=True, errors="replace", check=False
+    )
 
 
 def make(project: Path, place: Path, *targets: str) -> str:
-    """Run targets in a folder one after the other; what the first one that fails said, empty if none does."""
+    """Run targets in a folder, and return the end of the output of the first that fails; empty if none does."""
+    log = project / CHECKS
+    log.parent.mkdir(parents=True, exist_ok=True)
     for target in targets:
         print(f"  make {target}", flush=True)
         done = _outside(project, place, "make", "--no-print-directory", target)
+        said = (done.stdout + done.stderr).strip()
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"make {target}\n{said}\n")
         if done.returncode:
-            said = (done.stdout + done.stderr).strip()
-            return f"make {target} failed:\n{said[-4000:]}"
+            return f"make {target} failed; the whole output is in {CHECKS}:\n{said[-4000:]}"
     return ""
 
 
@@ -424,7 +576,7 @@ def lock(project: Path, place: Path, release: str) -> None:
     done = _outside(project, place, "uv", "lock", "--upgrade", "--quiet")
     if done.returncode:
         raise OriginError(
-            f"the packages of {release} do not resolve together with those of this project:\n{done.stderr.strip()[-3000:]}"
+            f"the packages of {release} do not resolve together with those of this project:\n{done.stderr.strip()}"
         )
     if git(place, "status", "--porcelain"):
         commit(place, release, f"Known-good packages of {release}")
@@ -474,6 +626,7 @@ def _copy(database: Path, copy: Path) -> None:
 
 def finish(project: Path, place: Path, release: str, targets: Sequence[str]) -> str:
     """Lock, check and test what was merged; what failed, empty if nothing did."""
+    (project / CHECKS).unlink(missing_ok=True)
     try:
         lock(project, place, release)
     except OriginError as error:
@@ -496,6 +649,8 @@ class State:
         release: What it leads to.
         backup: Where the databases are, relative to the project; empty before they were copied.
         databases: Their names.
+        conflicts: the files that the owner has to decide, by path, as `Conflict.as_json` writes them.
+        decided: the paths of those that are decided.
     """
 
     start: str
@@ -505,6 +660,12 @@ class State:
     tip: str = ""
     backup: str = ""
     databases: list[str] = field(default_factory=list)
+    conflicts: dict[str, Any] = field(default_factory=dict)
+    decided: list[str] = field(default_factory=list)
+
+    def open(self) -> dict[str, Conflict]:
+        """The conflicts that are not decided yet."""
+        return {path: Conflict.of(one) for path, one in self.conflicts.items() if path not in self.decided}
 
     def save(self, project: Path) -> None:
         file = project / STATE
@@ -517,10 +678,11 @@ class State:
     def load(cls, project: Path) -> State:
         """Raises: OriginError: If no update was begun."""
         try:
-            return cls(**json.loads((project / STATE).read_text(encoding="utf-8")))
+            saved = json.loads((project / STATE).read_text(encoding="utf-8"))
+            return cls(**{name: value for name, value in saved.items() if name in cls.__dataclass_fields__})
         except OSError as error:
             raise OriginError("no update was begun here, so there is nothing to go on with or back from") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise OriginError(f"{STATE} is damaged ({error}); the copies of the databases are beside it") from error
 
 
@@ -536,7 +698,9 @@ def tip(project: Path, ref: str) -> str:
 
 def take(project: Path, place: Path, state: State) -> None:
     """Bring the clone's branch here, as a branch that nobody has to use yet."""
-    git(project, "fetch", "--quiet", "--no-tags", str(place), f"+{state.branch}:refs/heads/{state.branch}")
+    state.save(project)
+    words = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
+    git(project, *words, str(place), f"+{state.branch}:refs/heads/{state.branch}")
     state.tip = tip(project, state.branch)
     state.save(project)
 
@@ -555,23 +719,90 @@ def free(project: Path, branch: str) -> None:
         )
 
 
-def decide(project: Path, outcome: Outcome, state: State) -> None:
-    """Switch to the branch, with marks in the files that a person has to decide, and git knowing them as conflicts."""
-    git(project, "switch", "--quiet", state.branch)
+def switch(project: Path, branch: str) -> None:
+    """Check out a branch; a file that git ignores is not overwritten.
+
+    Raises:
+        OriginError: If git refuses.
+    """
+    git(project, "switch", "--quiet", "--no-overwrite-ignore", branch)
+
+
+def collisions(project: Path, place: Path, start: str) -> None:
+    """Refuse an update that puts a file where the project has one that git does not know.
+
+    Raises:
+        OriginError: With the paths.
+    """
+    added = git(place, "diff", "--no-ext-diff", "--no-renames", "--name-only", "--diff-filter=A", "-z", start).split(
+        "\0"
+    )
+    known = set(git(project, "ls-files", "-z").split("\0"))
+    found: dict[str, None] = {}
+    for path in filter(None, added):
+        for part in (path, *(str(parent) for parent in Path(path).parents)):
+            here = project / part
+            if part not in known and os.path.lexists(here) and (part == path or here.is_symlink() or not here.is_dir()):
+                found[part] = None
+    if found:
+        listed = "\n  ".join(found)
+        raise OriginError(
+            f"the update brings files where this project has others, which git ignores:\n  {listed}\n"
+            "Move them away, or take them out of .gitignore and commit them; then run make update again."
+        )
+
+
+def decide(project: Path, state: State) -> None:
+    """Switch to the branch, write marks into the files that the owner has to decide, and record them as conflicts in git.
+
+    After a kill it can be run again: the conflicts are in the state before the branch is checked out.
+    """
+    if head(project) != state.branch:
+        switch(project, state.branch)
     lines = []
-    for path, conflict in outcome.conflicts.items():
-        (project / path).write_bytes(conflict.marked)
-        mode = git(project, "ls-files", "--stage", "--", path).split(maxsplit=1)[0]
-        lines.append(f"0 {'0' * 40}\t{path}")
+    for path, conflict in state.open().items():
+        file: Path = project / path
+        partial = project / PLACE / "partial"
+        partial.write_bytes(conflict.marked)
+        partial.chmod(file.stat().st_mode)
+        partial.replace(file)
+        mode = git(project, "ls-files", "--stage", "-z", "--", path).split(maxsplit=1)[0]
+        lines.append(f"0 {'0' * 40}\t{path}\0")
         for number, side in zip((1, 2, 3), conflict.sides, strict=True):
             if side is not None:
-                lines.append(f"{mode} {_blob(project, side)} {number}\t{path}")
-    git(project, "update-index", "--index-info", text="\n".join(lines) + "\n")
+                lines.append(f"{mode} {_blob(project, side)} {number}\t{path}\0")
+    git(project, "update-index", "-z", "--index-info", text="".join(lines))
+
+
+def undecided(project: Path, state: State) -> tuple[list[str], list[str]]:
+    """The files with marks or in binary conflict, and those that never got their marks; notes in the state which are decided.
+
+    `git add` leaves a trace in git's index, which `git reset` and a switch of branches remove.
+    """
+    merging = {line.partition("\t")[2] for line in git(project, "ls-files", "--unmerged", "-z").split("\0")}
+    added = {line.partition("\t")[2] for line in git(project, "ls-files", "--resolve-undo", "-z").split("\0")}
+    marked, lost = [], []
+    for path, conflict in state.open().items():
+        now = _read(project / path)
+        same = now is not None and now.replace(b"\r\n", b"\n") in (
+            side.replace(b"\r\n", b"\n") for side in (conflict.marked, conflict.sides[1])
+        )
+        if path not in merging and path not in added and same:
+            lost.append(path)
+        elif HERE.encode() in (now or b"") or (path in merging and not conflict.lines):
+            marked.append(path)
+        else:
+            state.decided.append(path)
+    state.save(project)
+    return marked, lost
 
 
 def _blob(project: Path, content: bytes) -> str:
     words = ["git", "hash-object", "-w", "--stdin"]
-    return subprocess.run(words, cwd=project, input=content, capture_output=True, check=True).stdout.decode().strip()
+    done = subprocess.run(
+        words, cwd=project, env=git_environment(project), input=content, capture_output=True, check=True
+    )
+    return done.stdout.decode().strip()
 
 
 def arrive(project: Path, state: State) -> str:
@@ -582,7 +813,7 @@ def arrive(project: Path, state: State) -> str:
     state.backup = str(backup)
     state.save(project)
     if head(project) != state.branch:
-        git(project, "switch", "--quiet", state.branch)
+        switch(project, state.branch)
     failed = make(project, project, "setup")
     if failed:
         raise OriginError(f"{failed}\nmake update-undo goes back")
@@ -623,11 +854,15 @@ def undo(project: Path) -> str:
             patch = project / PLACE / f"left-{stamp}.patch"
             git(project, "add", "--all")
             patch.write_text(
-                git(project, "diff", "--cached", "--binary", "HEAD"), encoding="utf-8", errors="surrogateescape"
+                git(project, "diff", "--no-ext-diff", "--cached", "--binary", "HEAD"),
+                encoding="utf-8",
+                errors="surrogateescape",
             )
             told.append(f"what was not committed is kept in {patch.relative_to(project)} (git apply)")
         git(project, "reset", "--quiet", "--hard")
-        git(project, "switch", "--quiet", state.start)
+        switch(project, state.start) if tip(project, f"refs/heads/{state.start}") else git(
+            project, "checkout", "--quiet", "--no-overwrite-ignore", "--detach", state.start
+        )
     if state.backup:
         aside = project / PLACE / f"after-{stamp}"
         for name in databases(project):
@@ -681,30 +916,32 @@ def show(outcome: Outcome) -> None:
     if outcome.changelog:
         print(f"\n{outcome.changelog}\n")
     print(outcome.stat or "no file changes")
-    for path in outcome.kept:
-        print(f"note: {path} is no longer in the template; you changed it, so it stays and is yours")
+    for note in outcome.notes():
+        print(f"note: {note}")
 
 
-def decisions(outcome: Outcome) -> str:
-    """The list of what a person has to decide."""
+def decisions(conflicts: Mapping[str, Conflict]) -> str:
+    """The list of files that the owner has to decide."""
     lines = []
-    for path, conflict in outcome.conflicts.items():
-        where = f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "not text; yours stands there"
+    for path, conflict in conflicts.items():
+        where = (
+            f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "binary; git add it as you want it"
+        )
         hint = f"; next time in {conflict.place}" if conflict.place else ""
         lines.append(f"  {path}: {where}{hint}")
     return "\n".join(lines)
 
 
 def update(project: Path, options: argparse.Namespace) -> int:
-    """The whole way; 0 if the project is there, 1 if a person has something to do."""
-    clean(project)
+    """Run the whole update; 0 if the project has arrived, 1 if its owner has something to do."""
+    clean(project, options.plan)
     source = options.template or str(answers(project)["_src_path"])
     origin = Origin(address(project, source), project / MIRROR)
+    chosen = choose(project, origin, options.ref, options.given)
     if origin.note:
         print(f"note: {origin.note}", file=sys.stderr)
-    chosen = choose(project, origin, options.ref, options.given)
     if chosen is None:
-        print(f"{answers(project)['_commit']} is the newest; nothing to do")
+        print(f"{origin.recorded(project).ref} is the newest; nothing to do")
         return 0
     old, new = chosen
     branch = f"update/{new.ref}" if new.commit != old.commit else f"answers/{'-'.join(options.given)}"
@@ -715,14 +952,21 @@ def update(project: Path, options: argparse.Namespace) -> int:
         show(outcome)
         if options.plan:
             print(f"\n{decide_text(outcome)}nothing was changed; make update does it")
+            left = git(project, "status", "--porcelain").splitlines()
+            if left:
+                listed = "\n  ".join(left[:10])
+                print(f"note: the plan is of the last commit. Commit these first:\n  {listed}")
             return 0
         if not outcome.changed and not outcome.conflicts:
             print("nothing to do")
             return 0
+        collisions(project, place, outcome.start)
+        _save_patch(project, outcome)
         state = State(head(project), tip(project, "HEAD"), branch, new.ref)
         if outcome.conflicts:
+            state.conflicts = {path: one.as_json() for path, one in outcome.conflicts.items()}
             take(project, place, state)
-            decide(project, outcome, state)
+            decide(project, state)
             print(f"\n{decide_text(outcome)}", file=sys.stderr, end="")
             print(_after_conflict(state), file=sys.stderr)
             return 1
@@ -732,25 +976,35 @@ def update(project: Path, options: argparse.Namespace) -> int:
     if failed:
         print(failed, file=sys.stderr)
         print(
-            f"error: your branch {state.start} is as it was. The update is on {branch}: git switch {branch}, mend it, commit, "
-            "then make update CONTINUE=1. make update-undo forgets it.",
+            f"error: your branch {state.start} is as it was. The update is on {branch}: git switch {branch}, fix it, commit, "
+            "then make update CONTINUE=1. make update-undo deletes that branch.",
             file=sys.stderr,
         )
         return 1
     return done(project, state, arrive(project, state))
 
 
+def _save_patch(project: Path, outcome: Outcome) -> None:
+    """Write the changes for files that the owner renamed where `git apply` finds them."""
+    if not outcome.patch():
+        return
+    file = project / PLACE / f"missed-{outcome.new.ref}.patch"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(outcome.patch(), encoding="utf-8", errors="surrogateescape", newline="\n")
+    print(f"note: git apply {file.relative_to(project)} brings the changes into the files that you renamed")
+
+
 def decide_text(outcome: Outcome) -> str:
     if not outcome.conflicts:
         return ""
     count = len(outcome.conflicts)
-    return f"{count} file{'s' * (count > 1)} that you and the template both changed:\n{decisions(outcome)}\n"
+    return f"{count} file{'s' * (count > 1)} that you and the template both changed:\n{decisions(outcome.conflicts)}\n"
 
 
 def _after_conflict(state: State) -> str:
-    # In the words of git: with marks in it, the Makefile may not work.
+    # Commands of git, not of make: with marks in it, the Makefile may not work.
     return (
-        f"error: this is the branch {state.branch} now, with marks in those files; nothing of yours is lost. Decide, git add them, "
+        f"error: this is the branch {state.branch} now, with marks in those files; none of your edits is lost. Decide, git add them, "
         f"then make update CONTINUE=1. Back to where you were: git reset --hard && git switch {state.start}"
     )
 
@@ -770,13 +1024,18 @@ def proceed(project: Path, options: argparse.Namespace) -> int:
     state = State.load(project)
     if head(project) != state.branch:
         raise OriginError(f"the update is on the branch {state.branch}; git switch {state.branch}, then do it again")
-    unmerged = sorted({line.split("\t")[1] for line in git(project, "ls-files", "--unmerged").splitlines()})
-    marked = [path for path in unmerged if HERE in (project / path).read_text(encoding="utf-8", errors="replace")]
+    marked, lost = undecided(project, state)
+    if lost:
+        decide(project, state)
+        print(
+            f"these files have their marks again:\n{decisions(state.open())}\n{_after_conflict(state)}", file=sys.stderr
+        )
+        return 1
     if marked:
-        raise OriginError(f"marks ({HERE}) are left in {', '.join(marked)}")
+        raise OriginError(f"marks ({HERE}) are left, or git add is, in {', '.join(marked)}")
     git(project, "add", "--all")
     if git(project, "status", "--porcelain"):
-        git(project, "commit", "--quiet", "--no-verify", "--message", f"What was to decide for {state.release}")
+        git(project, "commit", "--quiet", "--no-verify", "--message", f"Conflicts of {state.release}")
     failed = finish(project, project, state.release, options.targets)
     if failed:
         raise OriginError(
@@ -796,17 +1055,14 @@ def staged(project: Path, branch: str) -> Iterator[Path]:
 
 
 def settle_source(place: Path, source: str, url: str) -> None:
-    """Write down where the template is, if it is not where the answers say, or only from the folder of that day."""
-    file = place / ANSWERS
+    """Write the template's address as Copier takes it, where another one was given or the recorded one is relative."""
     known = str(answers(place)["_src_path"])
-    now = source if source != known else known
+    now = for_copier(source)
     if "://" not in now and (Path(url) / "copier.yml").is_file():
         now = url
     if now == known:
         return
-    text = file.read_text(encoding="utf-8")
-    lines = [f"_src_path: {json.dumps(now)}" if line.startswith("_src_path:") else line for line in text.splitlines()]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _answer(place, _src_path=now)
     commit(place, str(answers(place)["_commit"]), "Where the template is")
 
 
