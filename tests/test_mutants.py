@@ -240,7 +240,9 @@ def declared_secret(project: Project) -> None:
 
 TEST = "tests/core/test_gate.py"
 ASSERTION = "def test_as_json_has_every_check"
-BROAD = "\n\ndef quietly():\n    try:\n        return 1 / 0\n    except Exception:\n        return 0\n"
+BROAD = (
+    "\n\ndef quietly(text: str) -> int:\n    try:\n        return int(text)\n    except Exception:\n        return 0\n"
+)
 
 CARELESS = [
     Mutant("a module of tests is skipped", append(TEST, "\n\npytestmark = pytest.mark.skip\n"), "standards", "tests are skipped"),

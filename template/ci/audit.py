@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ci import base as bases
 from ci import tracked
+from ci.ratchet import COMMENTS
 
 BIN = Path(sys.executable).parent
 SBOM = Path("reports/sbom.json")
@@ -35,6 +36,7 @@ TOKENS = re.compile(
     rb"|sk_live_\w{20,}|AIza[\w-]{35}|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
 """Secrets whose form is known; large files are searched for these alone, so that the time of the check is bounded."""
+ALLOWED = COMMENTS["allowlist"]
 CHUNK = 4 << 20
 
 
@@ -54,9 +56,13 @@ def secrets() -> bool:
         if holds_token(Path(name)):
             print(f"error: {name} holds a token or a private key", file=sys.stderr)
             good = False
+    base, _ = bases.find()
+    if base and committed_token(base):
+        print(f"error: a commit since {base.commit[:12]} adds a token or a private key", file=sys.stderr)
+        good = False
     if not good:
         print(
-            "error: a file holds what looks like a secret. Revoke it where it was issued, since it is known now, and keep the "
+            "error: a file or a commit holds what looks like a secret. Revoke it where it was issued, since it is known now, and keep the "
             "next one in .env. If it is not a secret, end the line with `# pragma: allowlist secret`",
             file=sys.stderr,
         )
@@ -74,15 +80,27 @@ def holds_token(file: Path) -> bool:
     return False
 
 
+def committed_token(base: bases.Base) -> bool:
+    """Whether a commit since the base adds a secret whose form is known, even if a later one removes it."""
+    changes = bases.git("log", "-p", "--format=", "--unified=0", f"{base.commit}..HEAD")
+    added = (line for line in changes.splitlines() if line.startswith("+") and not ALLOWED.search(line))
+    return any(TOKENS.search(line.encode()) for line in added)
+
+
 def files() -> bool:
     """Whether the change adds no large file, no table or model in a binary format, and no personal data."""
     base, note = bases.find()
     if note:
         warn(note)
-    if base is None and not os.environ.get("BASE"):
+    if (
+        base is None
+        and not os.environ.get("BASE")
+        and bases.git("rev-parse", "--verify", "--quiet", "HEAD", fails=True)
+    ):
         base = bases.Base("HEAD")  # on a machine: what is about to be committed
     findings = list(tracked.files(base))
-    for one in base.reasoned(findings) if base else findings:
+    findings = base.reasoned(findings) if base else findings
+    for one in findings:
         if one.reason:
             warn(f"{one.text}; reason: {one.reason}")
         else:
@@ -91,7 +109,7 @@ def files() -> bool:
                 f"it out of the commits. If it has to be here, add a line to a commit message: Lowers: {one.name}, because ...",
                 file=sys.stderr,
             )
-    return all(one.reason for one in (base.reasoned(findings) if base else findings))
+    return all(one.reason for one in findings)
 
 
 def workflows() -> bool:
