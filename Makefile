@@ -29,9 +29,9 @@ help: ## list the targets
 	  echo "fetching uv into $(TOOLS)"; \
 	  python3 -m venv "$(TOOLS)" && "$(TOOLS)/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.9' || { \
 	    rm -rf "$(TOOLS)"; echo "error: uv could not be fetched. Install it yourself (pipx install uv, brew install uv; on Debian 'apt-get install python3-venv' also helps) and do the same again." >&2; exit 1; }; }
-	@$(UV) python find --quiet '>=3.11,<3.15' >/dev/null 2>&1 || { \
+	@"$(UV)" python find --quiet '>=3.11,<3.15' >/dev/null 2>&1 || { \
 	  echo "error: Python 3.11 to 3.14 is needed, and none is installed (python3 is $$(python3 --version 2>&1 || true)). Install one from your system's packages or with 'uv python install 3.12' and do the same again." >&2; exit 1; }
-	@$(UV) sync --quiet
+	@"$(UV)" sync --quiet
 	@touch .venv/.ready
 
 setup: .venv/.ready ## fetch what the other targets need
