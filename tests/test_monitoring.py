@@ -45,6 +45,8 @@ from conftest import (
 SECONDS = 15.0  # from a report to a decision, at intervals of a second
 TURNS = 5  # in which a training is asked for, where it is measured how soon it begins
 
+STACK = ["alertmanager", "mlflow", "monitor", "prefect", "prometheus", "receiver", "worker"]
+
 SERVICE = """
 import sys, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -615,6 +617,9 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
         address = f"http://127.0.0.1:{project.environment[f'{name.upper()}_PORT']}"
         assert address in said
         urllib.request.urlopen(address + path, timeout=20).close()
+    address = f"http://127.0.0.1:{project.environment['RECEIVER_PORT']}/metrics"
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        assert sorted(re.findall(r'loop_process_up\{process="(\w+)"\} 1.0', answer.read().decode())) == STACK
     assert "Grafana is left out" in said and "nobody is told of an alert" in said
     ours = [".monitoring/lock", "monitoring/targets.json", "monitoring/audit.jsonl"]
     assert project.command("git", "check-ignore", *ours).stdout.split() == ours
@@ -628,7 +633,7 @@ def test_up_starts_all_of_it_and_down_ends_exactly_that(make: Make) -> None:
         return dict(re.findall(r"^(\w+) +RUNNING +pid (\d+)", project.command(*words).stdout, re.M))
 
     before = pids()
-    assert set(before) == {"prometheus", "alertmanager", "mlflow", "prefect", "worker", "monitor", "receiver"}
+    assert set(before) == set(STACK)
     os.killpg(int(before["receiver"]), signal.SIGKILL)
     project.make("up")
     wait_until(lambda: len(pids()) == len(before), 30, pids)
