@@ -537,7 +537,7 @@ def test_an_alert_trains_a_challenger(watched: Loop, flights: Callable[[Path, li
     wait_until(lambda: "RUNNING" in watched.states(1), 90)
     post(f"{watched.address('alertmanager')}/api/v2/alerts", [{"labels": {"alertname": "Two", "action": "retrain"}}])
     wait_until(lambda: watched.results("retrain").count("done") == 2, 60)
-    wait_until(lambda: watched.states(1).keys() & {"COMPLETED", "FAILED", "CRASHED"}, 120)
+    wait_until(lambda: watched.states(1).keys() & {"COMPLETED", "FAILED", "CRASHED"}, 600)
     assert "COMPLETED" in watched.states(1), (project / ".monitoring/worker.log").read_text()[-3000:]
     first, second = (one for one in watched.audit("retrain") if one["result"] == "done")
     decided = [one for one in watched.audit("retrain") if one["result"] == "decided"]
