@@ -70,7 +70,13 @@ def project(twice: Path, trained: Project, tmp_path: Path) -> Iterator[Project]:
     folder = tmp_path / "project"
     shutil.copytree(twice, folder, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
     (folder / ".venv").symlink_to((twice / ".venv").resolve())
-    more = {**trained.environment, "PYTHONPATH": str(folder / "src"), **engine.environment(), "STEP_SECONDS": "1"}
+    more = {
+        **trained.environment,
+        "PYTHONPATH": str(folder / "src"),
+        **engine.environment(),
+        "STEP_SECONDS": "1",
+        "READY_SECONDS": "300",
+    }
     more |= {"LISTEN": f"127.0.0.1:{free_port()}", "PORTS": str(20_000 + os.getpid() % 1000 * 20), "MAX_SECONDS": "5"}
     made = Project(folder, **more)
     yield made
@@ -204,7 +210,7 @@ def test_an_image_is_small_and_runs_with_no_rights(
     assert done.returncode != 0 and "API_KEYS" in done.stderr
 
 
-def until_ready(address: str, seconds: float = 60) -> None:
+def until_ready(address: str, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
