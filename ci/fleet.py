@@ -3,8 +3,8 @@
 python ci/fleet.py status projects.txt
 python ci/fleet.py update projects.txt [--ref v1.2.0] [--waves "1 5"] [--checks "check"] [--trust] [--plan]
 
-A line of projects.txt is a folder or a git address, followed by [pilot] for a project of the first wave, or by [hold] or
-[hold: reason] for one that stays as it is. The text after a # is a comment.
+A line of projects.txt is a folder or a git address. [pilot] after it puts the project into the first wave; [hold] or
+[hold: reason] excludes it from updates. The text after a # is a comment.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Member:
 
     @property
     def key(self) -> str:
-        """A name for its files that no other project has."""
+        """A unique name for the files of this project."""
         return f"{self.name}-{hashlib.sha256(str(self.folder or self.where).encode()).hexdigest()[:8]}"
 
     @property
@@ -303,7 +303,7 @@ def _text(outcome: update.Outcome, checks: Sequence[str]) -> str:
 
 
 def _propose(row: Row, project: Path, branch: str, release: str, body: str, token: str) -> Row:
-    """Open or renew the pull request of a pushed branch where a token is given; without a body an open one stays as it is.
+    """Open or renew the pull request of a pushed branch if a token is given; without a body keep an open one as it is.
 
     Raises:
         CommentError: If GitHub refuses.
@@ -341,7 +341,7 @@ def waves(projects: Sequence[Member], sizes: Sequence[int]) -> Iterator[list[Mem
 
 
 def bring_all(projects: Sequence[Member], options: argparse.Namespace) -> list[Row]:
-    """Update a fleet wave after wave, until too many projects of a wave fail; a plan covers all projects."""
+    """Update a fleet wave by wave, until too many projects of a wave fail; a plan covers all projects."""
     rows: list[Row] = []
     held = [one for one in projects if one.held]
     free = [one for one in projects if not one.held]
@@ -357,7 +357,7 @@ def bring_all(projects: Sequence[Member], options: argparse.Namespace) -> list[R
             if failed > MAX_FAILED_SHARE * len(tried) and left and not options.force:
                 print(
                     f"wave {number}: {failed} of {len(tried)} projects failed; {len(left)} are left as they are. "
-                    "FORCE=1 goes on.",
+                    "FORCE=1 continues.",
                     file=sys.stderr,
                 )
                 empty = dict.fromkeys(told[0].cells, "")
@@ -402,7 +402,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def take_token() -> str:
-    """The token for GitHub's API. It leaves the environment of this process, which the checks of a project can read."""
+    """Return the token for GitHub's API. This process restarts without it: the checks can read its variables."""
     if TOKEN_FD in os.environ:
         with os.fdopen(int(os.environ.pop(TOKEN_FD)), encoding="utf-8") as pipe:
             return pipe.read()
@@ -418,7 +418,7 @@ def take_token() -> str:
 
 
 def main() -> int:
-    """Return 0 if all projects are well, 1 if one needs action."""
+    """Return 0 if no project needs action, else 1."""
     options = parse(sys.argv[1:])
     options.token = take_token()
     try:

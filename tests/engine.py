@@ -1,7 +1,8 @@
 """Podman on this machine, with images made from Debian and Python packages instead of a registry's.
 
-The images have the names that projects use, so that a project's own files work unchanged. They replace `python:3.11-slim`, HAProxy,
-Prometheus, Alertmanager and Grafana. Podman's storage, its networks and these images are below the folder of the test session.
+The images have the names that projects use, so that a project's own files work unchanged. They replace `python:3.11-slim`,
+HAProxy, Prometheus, Alertmanager and Grafana. Podman's storage, its networks and these images are below the folder of the
+test session.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ MONITORING = {
         path=PYTHON.path,
     ),
 }
-"""Images of the monitoring servers. Debian's versions are older than those that projects name; Grafana is a stand-in."""
+"""Images of the monitoring servers. Debian's versions are older than those that projects name; Grafana is a fake."""
 
 
 def bring(*names: str) -> str:
@@ -258,7 +259,7 @@ def release() -> str:
 
 
 def _archive(recipe: Recipe) -> Path:
-    """Return the archive of a small Debian with the packages of a recipe; it stays in the workspace for other sessions."""
+    """Return the archive of a small Debian with the packages of a recipe; the workspace keeps it for other sessions."""
     archive = workspace.tools() / f"archives/{recipe.name}-{recipe.digest}.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.lock"), tempfile.TemporaryDirectory(prefix="image-") as scratch:

@@ -3,8 +3,9 @@
     python reaper.py FOLDER             do it now
     python reaper.py --after PID        read the folder from standard input, and do it when the parent process has ended
 
-The folder's name is unique, and the environment of every process of the run contains it. So processes are found by what they are,
-not by their names. It needs nothing but Python, because it also runs where the run's packages are not installed yet.
+The folder's name is unique, and the environment of every process of the run contains it. So processes are found by
+the folder's name in their environment, arguments or current folder. The script needs only Python, because it also runs
+where the run's packages are not installed yet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KEEP = "keep"
-"""File in a session's folder that keeps its files, for somebody who looks for the cause of a failure."""
+"""File that keeps a session's folder, so that a developer can look for the cause of a failure."""
 NAME = re.compile(r"(ci|mlops|s)-[A-Za-z0-9_]{6,8}")
 """Names of the folders that `.ci/run` and `workspace.begin` make."""
 SECONDS_TO_END = 3.0
@@ -44,8 +45,8 @@ def wait_for_parent(pid: int) -> None:
 def processes(folder: Path) -> dict[int, bool]:
     """Return the processes that belong to a folder, and whether each is in a container or monitors one.
 
-    The variables of the current folder do not count, and neither does the current folder of a process that has a terminal: a
-    developer may look at the files.
+    The variables of the current folder do not count. The current folder of a process that has a terminal does not count
+    either, because a developer may look at the files.
     """
     if not PROC.is_dir():
         return {}
@@ -83,7 +84,7 @@ def _ancestors(pid: int) -> Iterator[int]:
 
 
 def end(folder: Path, containers: bool) -> None:
-    """End the processes of a folder, first with SIGTERM; containers are ended only if that is asked for."""
+    """End the processes of a folder, first with SIGTERM; end containers only on request."""
     begun = time.monotonic()
     while left := [pid for pid, contained in processes(folder).items() if containers or not contained]:
         hard = containers or time.monotonic() - begun > SECONDS_TO_END

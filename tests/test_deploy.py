@@ -356,7 +356,7 @@ bundle.Bundle.answers = _wrong
 
 
 def test_requests_without_a_key_do_not_hide_the_errors_of_a_version(project: Project) -> None:
-    """A few callers with a key, many without: a third of what the new version processes fails, 1 of 100 of all that it answers."""
+    """Few callers have a key: a third of the processed requests fails, but only 1 of 100 of all requests."""
     need(engine.bring("haproxy"))
     key = secrets.token_hex(16)
     more = {"ENGINE": "process", "API_KEYS": key}

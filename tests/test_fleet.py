@@ -205,7 +205,7 @@ def test_a_wave_that_goes_badly_is_the_last(projects: Path) -> None:
     assert done.returncode == 1 and "2 are left as they are" in done.stderr
 
 
-# What follows uses a small template, whose checks take no time.
+# The tests below use a small template, whose checks take no time.
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_project_with_work_in_it_stops_neither_a_plan_nor_a_wave(many: Small) 
 
 
 def test_pilots_come_first_and_a_project_is_held_back(many: Small) -> None:
-    """A pilot that fails keeps the others from being touched; the one that is held is never touched."""
+    """If a pilot fails, the other projects are not touched; the one on hold is never touched."""
     pilot = many.project.parent / "d"
     (pilot / "Makefile").write_text("setup:\n\t@true\ncheck:\n\t@seq 3000; echo broken; exit 1\n")
     commit(pilot)

@@ -145,7 +145,7 @@ def test_setup_run_update_and_deploy(
     assert all((project / f".venv/bin/{name}").exists() for name in ("ruff", "pytest", "dvc", "mlflow"))
     untouched(tmp_path / "home")
 
-    # SOCKS as well: clients that read the variable fail if they lack the package for it, or if the address is a desktop's.
+    # SOCKS as well: clients fail if they lack the package for it, or if the address has the form that desktops write.
     source = flights(tmp_path / "source", [1, 2, 3, 4])
     project.environment |= {"SOURCE_URI": str(source), "all_proxy": f"socks://{DEAD}/", "ALL_PROXY": f"socks5://{DEAD}"}
     project.environment |= {"OMP_NUM_THREADS": "1", "RETRIES": "0"}

@@ -110,7 +110,7 @@ def test_known_paths_reach_the_service(proxy: Proxy) -> None:
 
 
 def test_metrics_and_unknown_paths_do_not_reach_the_service(proxy: Proxy) -> None:
-    """However the path is written: a service decodes it later, and would return its metrics."""
+    """No spelling of the path reaches the service, which would decode it and return its metrics."""
     hidden = ("/metrics", "/%6detrics", "/%6Detrics", "/metric%73", "/%2fmetrics", "//metrics", "/metrics/", "/METRICS", "/metrics?x",
               "/./metrics", "/predict/../metrics", "/predict/%2e%2e/metrics", "/static-offline-docs/../metrics",
               "/static-offline-docs/..%2fmetrics", "/static-offline-docs/..", "/predict;/metrics", "/predict/", "/", "*", "/%70redict",
@@ -123,7 +123,7 @@ def test_metrics_and_unknown_paths_do_not_reach_the_service(proxy: Proxy) -> Non
 
 
 def test_slow_clients_do_not_occupy_the_service(proxy: Proxy) -> None:
-    """A request reaches a replica when its body is complete, so that neither a deployment nor a rollback waits for it."""
+    """A request reaches a replica when its body is complete, so neither a deployment nor a rollback waits for it."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + b"x" * 40
     slow = [proxy.connect() for _ in range(3)]
     for connection in slow:

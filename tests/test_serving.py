@@ -222,8 +222,8 @@ def test_ten_thousand_open_connections_keep_nobody_from_an_answer(served: Projec
 def test_at_eight_times_its_capacity_it_keeps_its_throughput_and_its_deadline(
     served: Project, serving: Serving, tmp_path: Path
 ) -> None:
-    """The figure is `overload_accepted` of the benchmarks, 0.9. Here the clients share a busy machine with the service, and repeat a
-    rejected request at once; without limits, less than a seventh was left."""
+    """The benchmark `overload_accepted` measures 0.9. Here the clients share a busy machine with the service, and
+    repeat a rejected request at once. Without limits, less than a seventh was left."""
     expected = json.loads((served / "dist/bundle/expected.json").read_text())
     row = dict(zip(expected["columns"], expected["rows"][0], strict=True))
     (tmp_path / "rows.json").write_text(json.dumps([row] * 100))

@@ -103,7 +103,7 @@ def test_a_path_that_tools_misread_is_refused(bare: Project, name: str) -> None:
 
 
 def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Project) -> None:
-    """No uv, an empty home, no git identity, and around the project a repository that ignores it and a workspace of uv."""
+    """No uv, an empty home, no git identity; a repository that ignores the project and a uv workspace contain it."""
     give(bare, "git")
     give(bare, "python3", f'#!/bin/sh\nexec "{sys.base_prefix}/bin/python3" "$@"\n')
     outer = Project(bare.folder.parent, **bare.environment)
@@ -118,7 +118,7 @@ def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Proje
     top = bare.command("git", "rev-parse", "--show-toplevel").stdout.strip()
     assert Path(top).resolve() == bare.folder.resolve()
     assert bare.command("git", "log", "--format=%s").stdout.strip() == "Start from copier-mlops"
-    # The workflows of delivery run on main, whatever git or its user calls a first branch.
+    # The delivery workflows run on main, whatever init.defaultBranch is.
     assert bare.command("git", "branch", "--show-current").stdout.strip() == "main"
     assert not bare.command("git", "status", "--porcelain").stdout
     assert (bare / "uv.lock").is_file() and not (outer / "uv.lock").exists()

@@ -153,7 +153,7 @@ HOSTILE = """[core]
 
 
 def test_an_update_under_a_hostile_configuration_of_git(small: Small, tmp_path: Path) -> None:
-    """Lines edited on both sides of the file merge, although the user's git converts line ends, signs, and runs hooks."""
+    """Edits on both sides of the file merge, although the user's git converts line ends, signs, and runs hooks."""
     project = small.start()
     small.edit("code.py", "= 15", "= 'mine'")
     small.release(code_py=FILES["template/code.py"].replace("= 2\n", "= 22\n"), fresh_lock="x\n", core="x\n")
@@ -253,7 +253,7 @@ KILLED: dict[str, Callable[[Path], object]] = {
 def test_a_conflict_is_not_lost_when_the_update_is_killed(
     when: str, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CONTINUE=1 after a kill, or after the marks were reset, writes the marks again and does not go on without the change."""
+    """After a kill or a reset of the marks, CONTINUE=1 writes the marks again instead of losing the change."""
     project = conflict(small)
     if when == "before the marks":
         code = MAIN.replace("from ci.update import main;", "from ci import update; update.decide = lambda *a: (update.switch(a[0], a[1].branch), update.os._exit(9)); from ci.update import main;")  # fmt: skip
@@ -334,7 +334,7 @@ def test_an_option_that_is_switched_on_again_conflicts_in_the_edited_lines_only(
 
 
 def test_tags_that_move_do_not_break_updates(small: Small) -> None:
-    """v1 and latest are on the release that the project was made from, annotated and newer, and move with the next one."""
+    """v1 and latest, annotated and newer, are on the release of the project, and move with the next release."""
     for name in ("v1", "latest", "v1.0"):
         git(small.template, "tag", "--annotate", "--message", "moves", name)
     project = small.start()

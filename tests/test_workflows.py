@@ -159,7 +159,7 @@ SETS = pairs(
 
 @pytest.fixture(scope="module")
 def everything(render: Render, small_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """All files of all answer sets, each version of a file once, in one repository that shares the default environment."""
+    """All files of all answer sets, each version of a file once, in a repository with the default environment."""
     folder = tmp_path_factory.mktemp("everything") / "project"
     shutil.copytree(render(), folder)
     for number, answers in enumerate(SETS):
@@ -336,7 +336,7 @@ def test_a_newer_release_is_proposed_once(
     template, before, after = two
     project = start(template, before, tmp_path / "project", {}).folder
     shutil.copy2(small_environment / "uv.lock", project / "uv.lock")
-    # What runs in the checks looks for the token in the environment of every process that it may read.
+    # Code in the checks looks for the token in the environment of every process that it may read.
     spy = f"check: spy\nspy:\n\t@touch {tmp_path}/spied; ! grep -lsa made-here-too /proc/[0-9]*/environ\n"
     (project / "local.mk").write_text(spy)
     clone = runner.push(project, tmp_path / "clone")
@@ -370,7 +370,7 @@ def test_a_newer_release_is_proposed_once(
 def test_a_proposal_that_another_job_changed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The job that ran the release's code gives a lock and a verdict, and nothing else is taken from it."""
+    """Only a lock and a verdict are taken from the job that ran the release's code."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "README.md").write_text("Hello.\n")
@@ -424,7 +424,7 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
     monkeypatch.setattr(proposals.update, "finish", lambda *some: "")  # the checks ran in the test above
 
     def propose() -> int:
-        """Run the steps of update.yml; those that follow `merge` only where it merged."""
+        """Run the steps of update.yml; run those after `merge` only if it merged."""
         shutil.rmtree(Path.cwd() / ".cache/proposal", ignore_errors=True)
         code = 0
         for step in ("merge", "check", "open"):

@@ -139,7 +139,7 @@ def test_only_the_folder_of_a_run_is_removed(folder: str) -> None:
 
 
 def test_a_session_that_passes_leaves_nothing(tmp_path: Path) -> None:
-    """And it does not read the settings of the account, which git would refuse here."""
+    """A session does not read the settings of the account, which git would refuse here."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home/.gitconfig").write_text("[not valid\n")
     with inner(tmp_path, hang=False, HOME=str(tmp_path / "home")) as session:

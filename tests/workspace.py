@@ -1,8 +1,8 @@
-"""Where tests put what they make.
+"""The folders of tests.
 
-A workspace has the tools that later sessions can use, and each session has a folder that is removed when it ends. Home, temporary
-files and podman's storage are in that folder, so that tests do not read what another run or the developer left on this machine. Only
-the caches and settings of package managers are shared.
+A workspace has the tools that later sessions can use, and each session has a folder that is removed when it ends. Home,
+temporary files and podman's storage are in that folder, so that tests do not read files of another run or of the developer.
+Only the caches and settings of package managers are shared.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def begin() -> Path:
 
 
 def _remove_after_this_process(place: Path) -> None:
-    """Start the process that removes what is left; neither its command nor its environment has the name of the folder."""
+    """Start the process that cleans up; neither its command nor its environment has the name of the folder."""
     command = [sys.executable, str(Path(reaper.__file__)), "--after", str(os.getpid())]
     silent = subprocess.DEVNULL
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def end(keep: bool) -> None:
     """End everything that this session started, and remove its folder.
 
     Args:
-        keep: whether its files stay, for somebody who looks for the cause of a failure.
+        keep: whether its files stay, so that a developer can look for the cause of a failure.
     """
     if keep:
         (session() / reaper.KEEP).touch()

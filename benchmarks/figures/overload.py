@@ -1,4 +1,4 @@
-"""What the online service still answers when it gets eight times the requests that it can answer."""
+"""Throughput of the online service under eight times the requests that it can process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rows import Row, limited
 
 from .online import Server
 
-ROWS = 100  # of a request
+ROWS = 100  # per request
 CONNECTIONS = 1024
 SECONDS = 6
 TIMES = 8

@@ -1,9 +1,11 @@
 """Send requests to a service at a fixed rate, whether or not it keeps up: standard library only.
 
-    python overload.py <host:port> <requests a second, 0: as fast as responses come> <connections> <seconds> <file with the body> [key]
+    python overload.py <host:port> <requests a second> <connections> <seconds> <file with the body> [key]
 
-Prints JSON: accepted requests a second, the number of each status, and the median and 99th percentile of the seconds of accepted
-requests, counted from the moment at which a request was due.
+With 0 requests a second, each connection sends its next request as soon as it has a response.
+
+Prints JSON: accepted requests a second, the number of each status, and the median and 99th percentile of the duration
+of accepted requests in seconds, from the moment at which a request was due.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Security checks: secrets, files that do not belong into git, workflows, vulnerable packages; and the SBOM."""
+"""Security checks: secrets, files that do not belong in git, workflows, vulnerable packages; and the SBOM."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOKENS = re.compile(
     rb"(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[0-9A-Za-z]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[baprs]-[\w-]{10,}"
     rb"|sk_live_\w{20,}|AIza[\w-]{35}|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
-"""Secrets whose form is known; large files are searched for these alone, so that the time of the check is bounded."""
+"""Secrets whose form is known; large files are searched only for these, so that the check takes a bounded time."""
 ALLOWED = COMMENTS["allowlist"]
 CHUNK = 4 << 20
 
@@ -165,7 +165,7 @@ def bill_of_materials() -> bool:
 
 
 def main() -> int:
-    """Return 0 if nothing was found; arguments name some of the checks."""
+    """Return 0 if nothing was found; arguments select checks by name."""
     checks = {check.__name__: check for check in (secrets, files, workflows, weaknesses, bill_of_materials)}
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:

@@ -78,7 +78,7 @@ class Base:
 
     @cached_property
     def updated(self) -> bool:
-        """Whether `make update` brought another release since: then its files are not a change of the project."""
+        """Whether `make update` brought another release since then, whose files are not a change of the project."""
         before = re.search(r"^_commit:.*$", self.read(".copier-answers.yml") or "", re.M)
         now = re.search(r"^_commit:.*$", read(".copier-answers.yml") or "", re.M)
         return bool(before and now and before[0] != now[0])

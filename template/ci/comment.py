@@ -18,7 +18,7 @@ class CommentError(Exception):
 
 
 def call(method: str, path: str, body: object = None, token: str = "") -> Any:
-    """Send one request to GitHub's API, by default with the token of the environment, and return the JSON of its response.
+    """Send one request to GitHub's API, by default with the environment's token, and return the JSON of its response.
 
     Raises:
         CommentError: If GitHub refuses, or does not answer.

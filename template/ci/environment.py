@@ -1,7 +1,8 @@
 """The environment of child processes: the caller's, without what leads git, uv, pip or Python away from this project.
 
 The template renders this file twice, here and into the package, because neither can import the other on every machine:
-an image has no `ci`, and a host that deploys has no package. The Makefile unexports the same names; a test compares them.
+an image has no `ci`, and a host that deploys has no package. The Makefile unexports the same names; a test compares the
+lists.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ UV_KEPT = (
     "UV_TOOL_BIN_DIR",
     "UV_TOOL_DIR",
 )
-"""Settings of uv that say how packages are fetched. All others, and those to come, change which packages and where."""
+"""Settings of uv for how packages are fetched. All others, and future ones, may change which packages and where."""
 
 UV_KEPT_PREFIX = "UV_INDEX_"
 """Names and passwords of package indexes."""
@@ -183,10 +184,13 @@ GIT_NEUTRAL = {
     "trailer.separators": ":",
     "user.useConfigOnly": "false",
 }
-"""Git's defaults for settings that change what a command stores or prints. Identity, addresses and credentials stay the user's."""
+"""Git's defaults for settings that change what a command stores or prints.
+
+Identity, addresses and credentials stay the user's.
+"""
 
 git_settings: dict[str, str] = {}
-"""More settings for each git that this process starts, such as a header with a token: no other child process sees them."""
+"""More settings for each git that this process starts, such as a header with a token; no other process gets them."""
 
 
 def for_child(given: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, str]:
@@ -213,7 +217,7 @@ def for_make(given: Mapping[str, str] | None = None, folder: Path | None = None)
 def for_git(
     given: Mapping[str, str] | None = None, hooks: bool = False, settings: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the environment for git, in which the user's configuration changes neither what it stores nor what it prints.
+    """Return the environment for git, so that the user's configuration changes neither stored objects nor output.
 
     Args:
         given: the environment to start from; by default this process's own.
@@ -224,7 +228,7 @@ def for_git(
     numbered = {"GIT_CONFIG_COUNT": str(len(wanted))}
     for number, (name, value) in enumerate(wanted.items()):
         numbered |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    # Messages in English: some are part of an error's text, none is translated half.
+    # Messages in English: some become a part of an error's text, which would otherwise mix two languages.
     return {**for_child(given), "LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_PAGER": "cat", **numbered}
 
 
@@ -284,7 +288,7 @@ def _proxied(given: Mapping[str, str]) -> bool:
 
 
 def _without_proxy(given: Mapping[str, str]) -> dict[str, str]:
-    """Return proxy settings that Python's HTTP clients understand, with the hosts of this machine left out."""
+    """Return proxy settings that Python's HTTP clients understand; they exclude the hosts of this machine."""
     changed = {}
     for name, value in given.items():
         if name.lower() in PROXIES and value:

@@ -1,4 +1,4 @@
-"""Check that uv.lock matches pyproject.toml; offer a lock to a project that has none in git. Needs nothing but Python."""
+"""Check that uv.lock matches pyproject.toml; offer a lock to a project that has none in git. Needs only Python."""
 
 import os
 import shutil

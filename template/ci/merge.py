@@ -68,7 +68,7 @@ def _windows(*sides: bytes | None) -> bool:
 
 
 def _pair(here: bytes, after: bytes, names: tuple[str, str]) -> Merged:
-    """Mark each place in which two versions without a common one differ."""
+    """Mark each place in which two versions without a common base differ."""
     ours, theirs = (re.findall(rb"[^\n]*\n|[^\n]+$", side) for side in (here, after))
     old, new = (name.encode() for name in names)
     lines, conflicts = [], 0

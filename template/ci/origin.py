@@ -34,7 +34,7 @@ EXACT = rf"{RELEASE}|.+-\d+-g[0-9a-f]+|[0-9a-f]{{7,64}}"
 FROM_GIT = ("git+", "git@", "git://", "gh:", "gl:", "https://github.com/", "https://gitlab.com/")
 """Addresses that Copier takes for git repositories without the ending .git."""
 LINE_ENDS = ("core.attributesFile", "core.autocrlf", "core.eol")
-"""Settings of git for the bytes of a work tree. In the project they are the user's, in clones and renders git's defaults."""
+"""Settings of git for the bytes of a work tree: the user's in the project, git's defaults in clones and renders."""
 FIXED = {
     "project_name": "the package, and so every path, is called after it",
     "problem": "params.yaml, the contract and the model are yours since then; `make adopt` writes them again",
@@ -205,7 +205,7 @@ def for_copier(source: str) -> str:
 
 
 class Origin:
-    """A mirror of the template's history. Tags that move are below refs/moving in it, so that no command describes by them.
+    """A mirror of the template's history. Moving tags are below refs/moving, so that `git describe` does not use them.
 
     Args:
         url: What git clones.
@@ -277,7 +277,7 @@ class Origin:
         return self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fails=True).strip()
 
     def recorded(self, project: Path) -> Release:
-        """The release that a project follows; where its answers name a tag that moves, the one that rendered most of its files.
+        """The release that a project follows; if its answers name a moving tag, the one that rendered most files.
 
         Raises:
             OriginError: If the template has no such release.

@@ -1,7 +1,8 @@
 """Propose the newest release of the template as one pull request, in three steps that run in three jobs.
 
-`merge` has tokens and runs only code of this project; `check` runs code of the release and has no token; `open` has tokens again
-and takes from `check` nothing but uv.lock and a verdict. In one job, code of the release could read the tokens of its parents.
+`merge` has tokens and runs only code of this project. `check` runs code of the release and has no token. `open` has
+tokens again and takes only uv.lock and a verdict from `check`. In a single job, code of the release could read the
+tokens of its parents.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def merge(project: Path) -> int:
     """Merge the newest release in a clone, and keep its commits for the other steps.
 
     Returns:
-        0 if it merged, there is nothing to do, or the workflow is not configured; 1 if a person has to resolve a conflict.
+        0 after a merge, if there is nothing to do, or if the workflow is not configured; 1 if a person has to resolve a
+        conflict.
 
     Raises:
         OriginError: If the template or git fails.
@@ -134,7 +136,7 @@ def merge(project: Path) -> int:
 
 @contextlib.contextmanager
 def merged(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield a clone with the commits of `merge`, and what is to be said about them.
+    """Yield a clone with the commits of `merge`, and the notes for the pull request.
 
     Raises:
         OriginError: If they are missing, or not the ones that MERGED_COMMIT names.
@@ -153,7 +155,7 @@ def merged(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def check(project: Path) -> int:
-    """Lock, check and test the merged release, and keep the lock and the verdict. Without any token.
+    """Lock, check and test the merged release without any token, and keep the lock and the verdict.
 
     Raises:
         OriginError: If git fails.

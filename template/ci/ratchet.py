@@ -1,4 +1,4 @@
-"""What a change lowers in comparison with its base: tests, suppressed checks, settings of the tools, the gates themselves."""
+"""What a change lowers in comparison with its base: tests, suppressed checks, settings of the tools, the gates."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _always_true(test: ast.expr) -> bool:
 
 
 def lost_tests(base: Base) -> Iterator[Finding]:
-    """Find tests that the base has and the work tree has not, in whatever file, and tests that check nothing any more."""
+    """Find tests that are only in the base, in whatever file, and tests that no longer check anything."""
     files = [path for path in base.changed if is_test_file(path)]
     sides: list[dict[str, list[int]]] = []
     for texts in ([base.read(path) for path in files], [read(path) for path in files]):
@@ -224,7 +224,7 @@ def flat(value: object, prefix: str = "") -> dict[str, object]:
 
 
 def loosened(before: str, now: str) -> Iterator[str]:
-    """Yield what pyproject.toml asks less of the tools than it did, a sentence each."""
+    """Yield one sentence for each setting of the tools in pyproject.toml that is less strict than it was."""
     sides = []
     for text in (before, now):
         tool = tomllib.loads(text).get("tool", {})
@@ -270,7 +270,7 @@ def _stricter(key: str, before: object, now: object) -> bool:
 
 
 def lowered_settings(base: Base) -> Iterator[Finding]:
-    """Find settings that ask less of the linter, the type checker, pytest and the coverage."""
+    """Find settings of the linter, the type checker, pytest and the coverage that are less strict than at the base."""
     before, now = base.read("pyproject.toml"), read("pyproject.toml")
     if before and now and before != now:
         for text in loosened(before, now):

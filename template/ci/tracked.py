@@ -1,4 +1,4 @@
-"""What does not belong into git: large files, tables and models in binary formats, personal data."""
+"""What does not belong in git: large files, tables and models in binary formats, personal data."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def personal(path: str, content: bytes) -> list[str]:
 
 
 def unwanted(path: str) -> str:
-    """Return why a file does not belong into git; empty if it may be there."""
+    """Return why a file does not belong in git; empty if it may be there."""
     file = Path(path)
     if file.is_symlink() or not file.is_file() or WRITTEN.search(path):
         return ""
@@ -113,7 +113,7 @@ def added(base: Base | None) -> list[str]:
 
 
 def files(base: Base | None) -> Iterator[Finding]:
-    """Find added or changed files that do not belong into git."""
+    """Find added or changed files that do not belong in git."""
     for path in added(base):
         why = unwanted(path)
         if why:

@@ -1,7 +1,7 @@
 """Move this project to a newer release of its template, or to other answers, without losing an edit of its owner.
 
-The update is merged, locked, checked and tested in a clone below .cache/update. It becomes a branch of the project when it
-passes; conflicts are marked on that branch. Databases are copied before newer packages open them.
+The update is merged, locked, checked and tested in a clone below .cache/update. If it passes, it becomes a branch of
+the project; conflicts are marked on that branch. Databases are copied before newer packages open them.
 """
 
 from __future__ import annotations
@@ -144,12 +144,12 @@ class Outcome:
     missed: list[Missed] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """What the merge did not bring, a line each."""
+        """One line for each change that the merge did not bring."""
         kept = [f"{path} is no longer in the template; you changed it, so it stays and is yours" for path in self.kept]
         return [*kept, *map(str, self.missed)]
 
     def patch(self) -> str:
-        """The changes that files which the owner renamed do not have."""
+        """The changes that the renamed files of the owner do not have."""
         return "".join(one.patch for one in self.missed if one.renamed)
 
 
@@ -157,7 +157,7 @@ class Outcome:
 
 
 def git(project: Path, *words: str, fails: bool = False, text: str | None = None, **variables: str) -> str:
-    """Run git in a project; where git has no identity, commits are by nobody.
+    """Run git in a project; if git has no identity, commits have a placeholder as their author.
 
     Raises:
         OriginError: If it fails and `fails` is false.
@@ -294,7 +294,7 @@ def _submodules(project: Path, place: Path) -> None:
 def apply(
     place: Path, origin: Origin, old: Release, new: Release, branch: str, given: Mapping[str, str], trust: bool
 ) -> Outcome:
-    """Bring a clone to another release, and commit all but conflicts.
+    """Bring a clone to another release, and commit everything except conflicts.
 
     Raises:
         OriginError: If Copier refuses, or a migration is not trusted; the text lists its steps.
@@ -308,7 +308,7 @@ def apply(
         untouched = all(_read(place / path) == _read(before / path) for path in starred)
         moved = _migrate(place, origin, old, new, Path(scratch) / "template", trust)
         settled, source = tip(place, "HEAD"), answers(place)["_src_path"]
-        # Copier reads the mirror: its tags are those of releases, and no address has to respond again.
+        # Copier reads the mirror, which has only the tags of releases and needs no network.
         _answer(place, _src_path=str(origin.mirror.resolve()), _commit=old.commit)
         commit(place, new.ref, "Copier's start")
         _copier(place, origin, new, given, trust)
@@ -316,7 +316,7 @@ def apply(
         origin.render(new, answers(place), after)
 
         def earlier(path: str) -> bytes | None:
-            """A file of the previous release with the answers of today: an option that is switched on has a common base."""
+            """A file of the previous release with the new answers: the common base if an option is switched on."""
             if not again.exists():
                 with contextlib.suppress(OriginError):
                     origin.render(old, answers(place), again)
@@ -753,7 +753,7 @@ def collisions(project: Path, place: Path, start: str) -> None:
 
 
 def decide(project: Path, state: State) -> None:
-    """Switch to the branch, write marks into the files that the owner has to decide, and record them as conflicts in git.
+    """Switch to the branch, write marks into the files that the owner has to decide, and record the conflicts in git.
 
     After a kill it can be run again: the conflicts are in the state before the branch is checked out.
     """
@@ -775,7 +775,7 @@ def decide(project: Path, state: State) -> None:
 
 
 def undecided(project: Path, state: State) -> tuple[list[str], list[str]]:
-    """The files with marks or in binary conflict, and those that never got their marks; notes in the state which are decided.
+    """The files with marks or in binary conflict, and those without their marks; the state gets those that are decided.
 
     `git add` leaves a trace in git's index, which `git reset` and a switch of branches remove.
     """

@@ -45,7 +45,7 @@ SCRIPTS = re.compile(r"(?:^|/)(?:Makefile|GNUmakefile|makefile|Dockerfile[^/]*|[
 
 
 def printed(text: str) -> set[str]:
-    """Return what a script shows that may be a secret."""
+    """Return which possible secrets a script prints."""
     found = set()
     for line in text.splitlines():
         bare = re.sub(r"^\s*[@+-]*", "", line)
@@ -77,7 +77,7 @@ def steps(job: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def weak(workflow: Mapping[str, Any]) -> set[str]:
-    """Return what is weak in a workflow whatever it was before, a sentence each."""
+    """Return one sentence for each weakness of a workflow, whatever the workflow was before."""
     found = _steered("the workflow", workflow)
     for name, job in jobs(workflow).items():
         found |= _steered(f"job {name}", job)
@@ -151,7 +151,7 @@ def unrequired(workflow: Mapping[str, Any]) -> set[str]:
 
 
 def weakened(before: str | None, now: str | None) -> list[str]:
-    """Return what is weaker in a workflow than it was, a sentence each."""
+    """Return one sentence for each weakness that a workflow did not have before."""
     if now is None:
         return ["it is gone"]
     was, here = load(before), load(now)

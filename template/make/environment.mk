@@ -16,7 +16,7 @@ UV_KEPT := UV_CACHE_DIR UV_CONCURRENT_BUILDS UV_CONCURRENT_DOWNLOADS UV_CONCURRE
 PIP_KEPT := PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT PIP_EXTRA_INDEX_URL PIP_FIND_LINKS \
   PIP_INDEX_URL PIP_KEYRING_PROVIDER PIP_NO_INDEX PIP_PROXY PIP_RETRIES PIP_TIMEOUT PIP_TRUSTED_HOST
 unexport $(filter-out $(UV_KEPT) UV_KEPT,$(filter UV_%,$(.VARIABLES))) $(filter-out $(PIP_KEPT) PIP_KEPT,$(filter PIP_%,$(.VARIABLES)))
-# Another PYTHONPATH than this project's source shadows the installed packages.
+# A PYTHONPATH with other folders than this project's source shadows the installed packages.
 export PYTHONPATH := $(if $(filter $(subst $() $(),?,$(CURDIR)/src),$(subst $() $(),?,$(PYTHONPATH))),$(PYTHONPATH))
 export PYTHONUTF8 := 1
 # A proxy does not reach the servers of this machine: MLflow, Prefect, the service.

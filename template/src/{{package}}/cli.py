@@ -273,8 +273,8 @@ def run() -> None:
 def _stages_ahead(settings: Settings) -> Iterator[None]:
     """Begin the stages while Prefect is imported and its server starts; the flow waits for them.
 
-    A source that does not respond is left to the flow, which tries again. Any other error, such as a missing table, ends the
-    command before a server is started.
+    The flow tries again if a source does not respond. Any other error, such as a missing table, ends the command before
+    a server is started.
     """
     from .io import dvc
     from .stages.resolve import resolve_run

@@ -35,7 +35,7 @@ MANNERS = {
 
 
 ENV_FILE, ENCODING = ".env", "utf-8-sig"
-"""Editors of Windows write a mark before the first name."""
+"""`utf-8-sig`, because editors on Windows write a byte order mark before the first name."""
 
 EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
 """A runner gives an empty text for what nobody configured."""

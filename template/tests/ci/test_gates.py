@@ -1,4 +1,4 @@
-"""A workflow that is weaker than it was is named: ignored failures, gates that no longer run, secrets that are printed."""
+"""A workflow that became weaker is reported: ignored failures, gates that no longer run, printed secrets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A limit that is lowered and a champion.json that was edited are named."""
+"""A lowered limit and an edited champion.json are reported."""
 
 import copy
 import json

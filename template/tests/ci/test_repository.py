@@ -1,4 +1,4 @@
-"""The repository of the project has all of its files, whatever the user's configuration of git says."""
+"""The repository of the project has all of its files under any configuration of git."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Files that do not belong into git are named, and the time that it takes is bounded."""
+"""Files that do not belong in git are reported, and the check takes a bounded time."""
 
 from pathlib import Path
 

@@ -445,7 +445,7 @@ def _typed(raw: pd.Series, column: Column) -> tuple[pd.Series, list[Fault]]:
 
 
 def _beyond(moments: pd.Series) -> pd.Series:
-    """Whether a moment is before year 1 or after year 9999: Python, JSON's date-time and most databases have no such times."""
+    """Whether a time is before year 1 or after 9999: Python, JSON's date-time and most databases have no such times."""
     return moments.notna() & ~moments.between(FIRST_MOMENT, LAST_MOMENT)
 
 

@@ -219,8 +219,8 @@ def replacing(
 
     Args:
         folder: Replaced as a whole.
-        sealed: Is called with the file of checksums once what was written loads and answers.
-        reload: Loads what was written; `load` by default.
+        sealed: Called with the file of checksums once the written bundle loads and predicts.
+        reload: Loads the written bundle; `load` by default.
 
     Raises:
         BundleError: If what was written cannot be loaded or answers otherwise; then nothing is left of it.
@@ -252,7 +252,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def expect(folder: Path, live: Bundle, examples: pd.DataFrame) -> None:
-    """Write down what a bundle answers to some rows."""
+    """Write the predictions of a bundle for some rows."""
     rows = json.loads(examples.to_json(orient="split", date_format="iso", date_unit="us", index=False))
     expected = {"columns": rows["columns"], "rows": rows["data"], "answers": live.score(examples).tolist()}
     write_json(folder / "expected.json", expected)
@@ -462,7 +462,7 @@ def _check(files: Contents, folder: Path, digest: str = "") -> None:
             f"the bundle in {folder} is not what was made: {'; '.join(wrong)}. It is not loaded. "
             "Fetch it again from the registry, or train again."
         )
-    if digest and digest_of(files) != digest:  # whoever changes the files can rewrite the checksums, too
+    if digest and digest_of(files) != digest:  # an attacker who changes the files can rewrite the checksums, too
         raise BundleError(
             f"the bundle in {folder} is not the recorded one: its SHA-256 is {digest_of(files)}, and the registry and git "
             f"record {digest}. Nothing of it was loaded. Find out who changed the artifact store. Then restore the "

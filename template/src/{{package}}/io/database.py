@@ -1,6 +1,6 @@
-"""The registry's records: versions, moves and runs, and how a command reads them from MLflow's SQLite file without MLflow.
+"""The registry's records: versions, moves and runs. A command reads them from MLflow's SQLite file without MLflow.
 
-Importing MLflow takes longer than all else that `make history` does.
+The import of MLflow takes longer than the rest of `make history`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLACES = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-"""Where MLflow's database keeps absolute places of files, by table and column."""
+"""The tables and columns in which MLflow's database keeps absolute paths of files."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Version:
 
     Attributes:
         number: 1, 2, 3 ...
-        run_id: The MLflow run that it came from.
-        lineage: What it was made from.
+        run_id: The MLflow run that registered it.
+        lineage: The files, commit and settings that it was made from.
         status: champion, challenger or archived.
-        created: When it was registered.
+        created: The time of its registration.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Move:
-    """One change of the champion: which way, from which version to which, who, when, why."""
+    """One change of the champion: its direction, the version before and after, and who made it, when and why."""
 
     action: str
     before: int | None
@@ -69,7 +69,7 @@ class Move:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a list of runs shows of one."""
+    """One run in a list of runs."""
 
     run_id: str
     started: int
@@ -109,7 +109,7 @@ class Records:
 
 
 def held(aliases: Mapping[str, int], versions: Iterable[Version]) -> dict[str, Version]:
-    """Return the version that has each alias, where it is there."""
+    """Return the version of each alias that is set."""
     numbers = {one.number: one for one in versions}
     return {alias: numbers[number] for alias, number in aliases.items() if number in numbers}
 
@@ -122,7 +122,7 @@ def moves_of(tags: Mapping[str, str]) -> list[Move]:
 def read(uri: str) -> Records | None:
     """Return the records of a SQLite file; None if they have to be read through MLflow.
 
-    That is so for a server, for a file that MLflow has yet to make or bring up to date, and where something was deleted.
+    MLflow has to read a server, a file that it has yet to create or migrate, and records of which one was deleted.
     """
     file = database(uri)
     if file is None or not file.is_file():
@@ -168,7 +168,7 @@ def _read(base: sqlite3.Connection) -> Records | None:
 
 
 def version_of(number: int | str, run_id: str | None, tags: Mapping[str, str], created: int) -> Version:
-    """Return a version from what MLflow keeps of it; `created` is in milliseconds."""
+    """Return a version from MLflow's record of it; `created` is in milliseconds."""
     return Version(
         int(number),
         str(run_id),
@@ -196,11 +196,12 @@ def database(uri: str) -> Path | None:
 
 
 def settle_in(uri: str) -> None:
-    """Make a database that was moved or copied with its folder name the files that came along, before MLflow opens it.
+    """Correct the paths in a database that was moved or copied with its folder, before MLflow opens it.
 
-    MLflow keeps absolute places. Each is changed to the same place beside the database as it lies now, unless a file is only
-    where it was; all in one transaction. A copy is thereby a project of its own: it neither reads nor writes the files of
-    the folder that it was copied from. Where no file came along and the old ones are there, nothing is changed.
+    MLflow keeps absolute paths. Each is changed to the same path relative to the new place of the database, unless the
+    file exists only in the old place. All changes are one transaction. So a copy is an independent project: it neither
+    reads nor writes files of the folder that it was copied from. If no file came along and the old ones exist, nothing
+    changes.
 
     Raises:
         sqlite3.Error: If the database cannot be written to.
@@ -228,17 +229,17 @@ def _folder(uri: str) -> Path:
 
 
 def _former_folder(base: sqlite3.Connection) -> str | None:
-    """The folder that the files of this project's runs lay beside the database in, as MLflow writes it."""
+    """The former folder of the database and of this project's runs, as MLflow writes it."""
     try:
         found = base.execute("SELECT artifact_location FROM experiments WHERE name = ?", (NAME,)).fetchone()
-    except sqlite3.DatabaseError:  # not MLflow's, or not yet: that is for MLflow to say
+    except sqlite3.DatabaseError:  # not MLflow's, or not yet: MLflow reports that
         return None
     place = str(found[0]) if found else ""
     return place.removesuffix(f"/{FILES}") if place.startswith("file:") and place.endswith(f"/{FILES}") else None
 
 
 def _new_places(base: sqlite3.Connection, old: str, home: Path) -> list[tuple[str, str, str, str]]:
-    """What to change: table, column, from, to. None if no file came along; then new files go beside the database at most."""
+    """The changes as table, column, old and new path; without moved files at most the folder for new files changes."""
     roots = {f"{old}/": f"{home.as_uri()}/", f"{_folder(old)}/": f"{home}/"}  # the default experiment has no file://
     found = []
     for table, column in _PLACES:
@@ -259,7 +260,7 @@ def text_of(file: Path) -> str | None:
 
 
 def parsed(text: str | None) -> Mapping[str, Any]:
-    """Return what a champion.json says; nothing where it is missing or not valid."""
+    """Return the content of a champion.json; empty if it is missing or not valid."""
     with contextlib.suppress(ValueError):
         found = json.loads(text or "{}")
         return found if isinstance(found, dict) else {}

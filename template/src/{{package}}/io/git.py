@@ -97,7 +97,7 @@ def snapshot(name: str, message: str) -> str:
 
 
 def committed(file: Path, commit: str = "HEAD") -> str | None:
-    """Return the text of a file of this folder as a commit has it; None without the commit, the file or a repository."""
+    """Return the text of a file of this folder at a commit; None without the commit, the file or a repository."""
     try:
         return _git("show", f"{commit}:./{file.as_posix()}")
     except GitError:

@@ -1,8 +1,8 @@
 """Load a bundle in a process of its own, whose environment has no secrets.
 
-A bundle is code: its model is a pickle, its contract and features are Python. The commands that need one also hold the
-registry's credentials and the key that signs. Such a command starts a process that loads the bundle, and requests scores
-from it. What the process returns is JSON, which executes nothing.
+A bundle is code: its model is a pickle, its contract and features are Python. The commands that need a bundle also hold
+the registry's credentials and the signing key. Such a command starts a process that loads the bundle, and requests scores
+from it. The process returns JSON, which executes nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Isolated(Bundle):
 
     Attributes:
         process: Requests to that process.
-        number: Names the bundle there.
+        number: Number of the bundle in that process.
     """
 
     process: Callable[..., Any] = print
@@ -75,7 +75,7 @@ def load(
         folder: Where the bundle is.
         digest: The recorded digest of the bundle; an empty text accepts any bundle whose checksums are valid.
         read: Reads the model; a function of a module.
-        process: One that runs already.
+        process: A process that runs already.
 
     Raises:
         BundleError: If a file is missing, changed or was added, or the digest is not the recorded one.
@@ -102,7 +102,7 @@ def _elsewhere(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 class Models:
-    """What the other process does."""
+    """The requests of the other process."""
 
     def __init__(self) -> None:
         self.loaded: dict[int, Bundle] = {}

@@ -1,7 +1,7 @@
-"""Limits for Parquet files of others: a small file can hold texts that take gigabytes once they are read.
+"""Limits for Parquet files from outside: a small file can hold texts that take gigabytes once they are read.
 
-A column chunk is compressed, and a dictionary-encoded text is stored once however often it occurs. Both are checked from the
-file's metadata and its dictionaries before any column is decoded.
+A column chunk is compressed, and a dictionary-encoded text is stored once however often it occurs. The file's metadata and
+its dictionaries show both before any column is decoded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ParquetLimitError(ProjectError):
 
 
 def rows_per_batch(opened: Callable[[], Any], path: str, columns: Sequence[str], most: int) -> int:
-    """Return how many rows of a file may be decoded at a time.
+    """Return the number of rows of a file that may be decoded at a time.
 
     Args:
         opened: opens the file once more.
@@ -71,7 +71,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _checked(group: Any, path: str, columns: Sequence[str]) -> set[str]:
-    """Refuse bombs of a row group; return which columns have a dictionary."""
+    """Refuse decompression bombs in a row group; return the columns that have a dictionary."""
     encoded = set()
     for place in range(group.num_columns):
         chunk = group.column(place)

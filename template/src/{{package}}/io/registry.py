@@ -129,7 +129,8 @@ class Scorer(PythonModel):
 def explained(error: Exception, uri: str) -> ProjectError:
     """Return the error of this project for one of MLflow's, with all of its text.
 
-    Only a server or a database that does not respond is called that; what MLflow rejects stays rejected when it is tried again.
+    Only a server or a database that does not respond is an UnreachableError. A request that MLflow rejects is not worth
+    another attempt.
     """
     cause = textwrap.indent(str(error).strip() or type(error).__name__, "  ").strip()
     code = error.error_code if isinstance(error, MlflowException) else ""
@@ -163,7 +164,7 @@ def _unanswered(error: BaseException | None) -> bool:
 
 
 def _cut(text: str, artifact: str) -> str:
-    """Return the beginning of a long text, and where the rest is."""
+    """Return the beginning of a long text, and the place of the rest."""
     return f"{text[:500]}... (all of it: artifact {artifact})"
 
 
@@ -509,7 +510,7 @@ class Registry:
         return moves_of(tags)
 
     def former(self) -> int | None:
-        """Return the previous champion that a rollback makes champion again; None without one. Deleted versions are left out."""
+        """Return the previous champion that a rollback restores; None without one. Deleted versions are left out."""
         line: list[int] = []
         for move in self.moves():
             if move.action == "rollback":

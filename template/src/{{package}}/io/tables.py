@@ -31,7 +31,7 @@ class TableError(ProjectError):
 def writing(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and is removed when it does not.
 
-    In a folder that others may write to, the path could be a link to a file elsewhere, so it is created here and exclusively.
+    In a folder that others may write to, the path could be a link to a file elsewhere, so it is created exclusively.
 
     Raises:
         TableError: If the disk is full or the place cannot be written to.
@@ -216,7 +216,7 @@ def read_any(path: Path) -> pd.DataFrame:
 
 
 def _read_foreign(path: Path) -> pd.DataFrame:
-    """Read a Parquet file of others, within the limits of `parquet`."""
+    """Read a Parquet file from outside, within the limits of `parquet`."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             names = file.schema_arrow.names
@@ -240,7 +240,7 @@ def write_any(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _without_formulas(values: pd.Series) -> pd.Series:
-    """The texts of a column, which may hold other values too, as `spreadsheet_safe` leaves them."""
+    """The column after `spreadsheet_safe`; it may hold other values than texts, too."""
     is_text = values.map(lambda value: isinstance(value, str)).to_numpy(dtype=bool)
     if not is_text.any():
         return values
@@ -250,7 +250,7 @@ def _without_formulas(values: pd.Series) -> pd.Series:
 
 
 def spreadsheet_safe(texts: pa.Array) -> pa.Array:
-    """Put an apostrophe before each text that a spreadsheet would run as a formula; numbers with a sign stay as they are.
+    """Put an apostrophe before each text that a spreadsheet would run as a formula; signed numbers stay as they are.
 
     Source: OWASP, CSV injection.
     """

@@ -13,7 +13,7 @@ from ..settings import Settings
 
 
 def history(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return every recorded run with its version, and every move of the champion, once the last move is complete."""
+    """Return every recorded run with its version, and every champion move; first complete an interrupted move."""
     records = database.read(settings.mlflow_tracking_uri)
     if records is None or not records.settled(database.parsed(database.text_of(POINTER))):
         records = _through_mlflow(settings)

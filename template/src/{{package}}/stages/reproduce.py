@@ -85,9 +85,9 @@ def file_digests(files: Iterable[Path]) -> dict[str, str]:
 
 
 def _verified(registry: Registry, version: Version, kept: Path) -> dict[str, Path]:
-    """Return the lineage's files, once they are those that were recorded: they are code, and are executed.
+    """Return the lineage's files after a check against the recorded digests, since the files are executed.
 
-    Runs of earlier releases recorded no digests; of these the source comes from the snapshot in git, with its lock files.
+    Runs of earlier releases recorded no digests. For them the source comes from git's snapshot with its lock files.
 
     Raises:
         ProjectError: If a file was changed or added, or nothing records what it was.

@@ -247,7 +247,7 @@ class Reader:
         return TooManyRowsError(f"{count} rows at once are too many; send {self._most} at most")
 
     def _strangers(self, items: Sequence[Any]) -> tuple[list[Fault], int]:
-        """Return the first of what is not a field of a row, and how much of that there is.
+        """Return the first unknown fields and items of a request, and the number of all.
 
         A body of 1 MB has tens of thousands of names; only those that are reported are described.
         """
@@ -269,12 +269,12 @@ class Reader:
         return faults, count
 
     def _close(self, name: str) -> str:
-        """Return the question whether another field is meant; empty if none is similar."""
+        """Return the suggestion of a similar field; empty if there is none."""
         close = difflib.get_close_matches(name, self._places, n=1) if len(name) <= LONGEST_NAME else []
         return f"; is it {close[0]}?" if close else ""
 
     def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[int]]:
-        """Return the values of a column as a struct has them, and the rows whose value is not valid."""
+        """Return the values of a column as a struct holds them, and the rows whose value is not valid."""
         if column.nullable:
             given = [None if value is _NOTHING else value for value in given]
         kept = self._as_they_are(given, column)
@@ -495,5 +495,5 @@ def _plain(value: Any, column: Column) -> Any:
 
 
 def _written(moment: pd.Timestamp) -> str:
-    """Return a time as the quick way takes it."""
+    """Return a time in the format of the quick way."""
     return moment.isoformat().replace("+00:00", "Z")
