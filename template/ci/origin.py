@@ -143,7 +143,7 @@ def answers(project: Path) -> dict[str, Any]:
 
 
 def edited_answers(project: Path) -> list[str]:
-    """Answers that are fixed and that a commit changed by hand, with the remedy for each."""
+    """The fixed answers that a commit changed by hand, with the remedy for each."""
     lines = run(
         "git",
         "log",

@@ -113,7 +113,7 @@ def merge(project: Path) -> int:
         outcome = update.apply(place, origin, old, new, BRANCH, {}, trust=False)
         if outcome.conflicts:
             say(
-                f"{new.ref} does not merge by itself; `make update` on a machine shows where to decide:\n{update.decisions(outcome.conflicts)}"
+                f"{new.ref} has conflicts; `make update` on a machine shows what to decide:\n{update.decisions(outcome.conflicts)}"
             )
             return 1
         workflows = update.git(place, "diff", "--name-only", outcome.start, "--", ".github/workflows").strip()

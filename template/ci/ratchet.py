@@ -115,7 +115,7 @@ def lost_tests(base: Base) -> Iterator[Finding]:
         if len(now.get(name, [])) < len(before[name]):
             yield Finding("tests", name, f"the test {name} is gone", "Removes-test")
         elif sum(before[name]) and not sum(now[name]):
-            yield Finding("tests", name, f"the test {name} asserts nothing any more")
+            yield Finding("tests", name, f"the test {name} no longer asserts anything")
 
 
 # ------------------------------------------------------------------------------------------ Suppressed checks

@@ -117,4 +117,4 @@ def files(base: Base | None) -> Iterator[Finding]:
     for path in added(base):
         why = unwanted(path)
         if why:
-            yield Finding(path, path, f"{path} does not belong into git: {why}")
+            yield Finding(path, path, f"{path} does not belong in git: {why}")

@@ -208,7 +208,7 @@ def choose(project: Path, origin: Origin, ref: str, given: Mapping[str, str]) ->
     known = answers(project)
     by_hand = edited_answers(project)
     if by_hand:
-        raise OriginError(f"answers of {ANSWERS} that are fixed were edited:\n  " + "\n  ".join(by_hand))
+        raise OriginError(f"fixed answers in {ANSWERS} were edited:\n  " + "\n  ".join(by_hand))
     for name, reason in FIXED.items():
         if name in given and given[name] != str(known.get(name)):
             raise OriginError(
@@ -925,7 +925,7 @@ def decisions(conflicts: Mapping[str, Conflict]) -> str:
     lines = []
     for path, conflict in conflicts.items():
         where = (
-            f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "binary; git add it as you want it"
+            f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "binary; git add the version that you want"
         )
         hint = f"; next time in {conflict.place}" if conflict.place else ""
         lines.append(f"  {path}: {where}{hint}")

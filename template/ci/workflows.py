@@ -18,7 +18,7 @@ PASS = "pass"  # the job that a branch rule requires
 IGNORED = {
     r"\|\|\s*(?:true\b|:|exit\s+0|echo\b|printf\b|/bin/true)": "ignores a failure with ||",
     r"[;\n]\s*(?:true|:|exit\s+0)\s*(?:\n|$)": "ends with success whatever happened before",
-    r"\bset\s+(?:\+[a-z]*e|\+o\s+errexit)": "goes on after a failure (set +e)",
+    r"\bset\s+(?:\+[a-z]*e|\+o\s+errexit)": "continues after a failure (set +e)",
     r"\b(?:if|while|until|!)\s+!?\s*(?:\S+=\S*\s+)*make\b": "takes a failure of make for a condition",
     r"\bmake\b[^|;&\n]*\|(?!\|)": "loses the result of make in a pipe",
     r"\bmake\b[^|;&\n]*(?<!&)&(?!&)": "starts make in the background",
