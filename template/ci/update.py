@@ -924,9 +924,7 @@ def decisions(conflicts: Mapping[str, Conflict]) -> str:
     """The list of files that the owner has to decide."""
     lines = []
     for path, conflict in conflicts.items():
-        where = (
-            f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "binary; git add the one you want"
-        )
+        where = f"lines {', '.join(map(str, conflict.lines))}" if conflict.lines else "binary; git add the one you want"
         hint = f"; next time in {conflict.place}" if conflict.place else ""
         lines.append(f"  {path}: {where}{hint}")
     return "\n".join(lines)
