@@ -24,20 +24,10 @@ def stubbed(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(render(serving="[online,batch,streaming,hybrid]", deploy="compose", monitoring="true"), folder)
     tools = folder / ".venv/bin"
     tools.mkdir(parents=True)
-    for name in (
-        "python",
-        "flight_delays",
-        "pytest",
-        "ruff",
-        "mypy",
-        "pre-commit",
-        "uv",
-        "git",
-        "podman",
-        "docker",
-        "promtool",
-        "amtool",
-    ):
+    listed = re.search(r"^COMMANDS := \$\(PACKAGE\) (.*)$", (folder / "Makefile").read_text(), re.MULTILINE)
+    assert listed, "the Makefile says which commands it installs"
+    others = ("flight_delays", "uv", "git", "podman", "docker", "promtool", "amtool")
+    for name in (*listed[1].split(), *others):
         (tools / name).write_text(RECORDER)
         (tools / name).chmod(0o755)
     (folder / ".venv/.ready").write_text(f"{(folder / '.venv').resolve()}\n")
