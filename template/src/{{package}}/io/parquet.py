@@ -7,6 +7,7 @@ its dictionaries show both before any column is decoded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ MAX_BATCH_BYTES = 64 << 20
 """Most bytes of one text column that are decoded at a time."""
 MAX_CHUNK_BYTES, MAX_RATIO = 64 << 20, 500
 """A column chunk that grows beyond this size by more than this factor is not decompressed."""
+MAX_TABLE_BYTES = 256 << 20
+"""A file whose rows take more than this in memory, and more than MAX_RATIO times its size, is not read as a whole."""
 
 
 class ParquetLimitError(ProjectError):
@@ -59,6 +62,30 @@ def rows_per_batch(opened: Callable[[], Any], path: str, columns: Sequence[str],
                     longest = max(longest, check_texts(values, path, name))
                 break
     return max(1, min(most, MAX_BATCH_BYTES // longest))
+
+
+def check_growth(path: Path, size: int) -> None:
+    """Refuse a file that takes too much memory for its size.
+
+    Args:
+        path: the file.
+        size: bytes in memory of the rows that were read so far.
+
+    Raises:
+        ParquetLimitError: the rows take more than MAX_TABLE_BYTES and more than MAX_RATIO times the size of the file.
+    """
+    stored = path.stat().st_size
+    if size > max(MAX_TABLE_BYTES, MAX_RATIO * stored):
+        raise ParquetLimitError(
+            f"{path} grows from {stored:,} to more than {size:,} bytes when it is read as a whole. Check the file; "
+            "`make score` reads a large one in batches."
+        )
+
+
+def is_opaque(kind: pa.DataType) -> bool:
+    """Whether a column holds no values that a contract can describe: bytes, lists, structs or maps."""
+    tests = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in (*tests, pa.types.is_binary_view))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -526,7 +526,7 @@ def _parquet(table: Table, system: Any, path: str, columns: Sequence[str] | None
         wanted = [place for place, name in enumerate(clean) if columns is None or name in columns] or [0]
         for place in wanted:
             kind = file.schema_arrow.field(place).type
-            if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            if parquet.is_opaque(kind):
                 raise SourceError(f"{path}: {clean[place]} is of type {kind}; give it columns of its own.")
         columns_read = [given[place] for place in wanted]
         rows = parquet.rows_per_batch(lambda: system.open_input_file(path), path, columns_read, ROWS)

@@ -195,10 +195,15 @@ def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(result, copy=False)
 
 
-def read_any(path: Path) -> pd.DataFrame:
+def read_any(path: Path, limited: bool = False) -> pd.DataFrame:
     """Read a table that a person brought: Parquet, or CSV with a header, compressed or not.
 
+    Args:
+        path: the file.
+        limited: whether a Parquet file of others is read within the limits of `parquet`, without columns that are not values.
+
     Raises:
+        ParquetLimitError: the limits do not allow it.
         TableError: If it is missing, empty or neither.
     """
     if not path.is_file():
@@ -206,7 +211,7 @@ def read_any(path: Path) -> pd.DataFrame:
             f"{path} does not exist or is no file. Give a .parquet or .csv file: make predict INPUT=rows.csv"
         )
     if ".parquet" in path.suffixes:
-        return _read_foreign(path)
+        return _read_limited(path) if limited else read(path)
     if ".csv" not in path.suffixes:
         raise TableError(f"{path} is neither .parquet nor .csv; it was not read.")
     try:
@@ -215,15 +220,22 @@ def read_any(path: Path) -> pd.DataFrame:
         raise TableError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
 
 
-def _read_foreign(path: Path) -> pd.DataFrame:
-    """Read a Parquet file from outside, within the limits of `parquet`."""
+def _read_limited(path: Path) -> pd.DataFrame:
+    """Read a Parquet file of others within the limits of `parquet`, without columns of bytes, lists or structs."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            names = file.schema_arrow.names
+            names = [field.name for field in file.schema_arrow if not parquet.is_opaque(field.type)]
+            rows = parquet.rows_per_batch(lambda: path, str(path), names, FLUSH_ROWS)
+            batches, size = [], 0
+            for batch in file.iter_batches(rows, columns=names):
+                size += batch.nbytes
+                parquet.check_growth(path, size)
+                batches.append(batch)
+            schema = pa.schema([file.schema_arrow.field(name) for name in names])
+            table = pa.Table.from_batches(batches, batches[0].schema if batches else schema)
     except (pa.ArrowException, OSError):
         return read(path)  # which says what is wrong
-    parquet.rows_per_batch(lambda: path, str(path), names, 1)
-    return read(path)
+    return pd.DataFrame(table.to_pandas(), copy=False)
 
 
 def write_any(frame: pd.DataFrame, path: Path) -> None:

@@ -118,7 +118,8 @@ def _without_rows(file: Path, subject: str) -> int:
     frame = tables.read_any(file)
     if CONTRACT.id not in frame:
         return 0
-    found = (as_text(frame[CONTRACT.id]) == subject).fillna(False).to_numpy(dtype=bool)
+    names = {subject, *(tables.spreadsheet_safe(pa.array([subject])).to_pylist() if file.suffix == ".csv" else ())}
+    found = as_text(frame[CONTRACT.id]).isin(names).fillna(False).to_numpy(dtype=bool)
     if not found.any():
         return 0
     if found.all():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from .. import ProjectError
 from ..core.contract import REASON, Contract
-from ..io import source, tables
+from ..io import parquet, source, tables
 from ..io.database import CHAMPION
 from ..io.registry import Registry
 from ..settings import Settings
@@ -51,6 +51,10 @@ def _read(path: Path, contract: Contract) -> pd.DataFrame:
     """The rows of a file: as io/source.py reads files, where it does; else as they are."""
     read_file = getattr(source, "read_file", None)
     if read_file is None or not path.is_file():
-        return tables.read_any(path)
-    frames = list(read_file(path, [column.name for column in contract.without_target()]))
+        return tables.read_any(path, limited=True)
+    frames, size = [], 0
+    for frame in read_file(path, [column.name for column in contract.without_target()]):
+        size += int(frame.memory_usage(index=False).sum())
+        parquet.check_growth(path, size)
+        frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
