@@ -536,7 +536,9 @@ def registry(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "registry.yml").write_text(
         f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\nhttp:\n  addr: 127.0.0.1:{port}\n"
     )
-    process = serve(["docker-registry", "serve", str(tmp_path / "registry.yml")], f"http://127.0.0.1:{port}/v2/", tmp_path / "registry.log")  # fmt: skip
+    # podman's REGISTRY_AUTH_FILE would be read as the registry's own setting auth.file.
+    words = ["env", "-u", "REGISTRY_AUTH_FILE", "docker-registry", "serve", str(tmp_path / "registry.yml")]
+    process = serve(words, f"http://127.0.0.1:{port}/v2/", tmp_path / "registry.log")
     yield f"127.0.0.1:{port}"
     end(process)
 
