@@ -20,9 +20,16 @@ GATES = {
     ".pre-commit-config.yaml",
     *(f"ci/{name}.py" for name in ("audit", "base", "comment", "environment", "gate", "limits", "lock", "notebooks")),
     *(f"ci/{name}.py" for name in ("ratchet", "standards", "tracked", "workflows")),
+    *(f"make/{name}.mk" for name in ("alerts", "batch", "bundle", "deploy", "environment", "hybrid", "log", "monitor")),
+    *(f"make/{name}.mk" for name in ("online", "replay", "stream")),
 }
 """Files of the template that decide whether a change passes."""
 TARGETS = ("check", "check-lock", "standards", "test", "test-model", "review", "notebook", "audit", "comment", "pass")
+STEERING = (
+    r"\.?SHELL(?:FLAGS)?|BIN|UV|APP|PACKAGE|ONLY|BASE|PATH|(?:GNU)?MAKEFLAGS|MAKEFILES|BASH_ENV"
+    r"|(?:PYTHON|PYTEST_|COVERAGE_|MYPY|RUFF_)\w*"
+)
+"""Variables of a makefile that change what a gate runs."""
 CONFIGURATION = {"pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", ".coveragerc", "mypy.ini", ".mypy.ini",
                  "ruff.toml", ".ruff.toml", "tox.ini", "setup.cfg", "zizmor.yml", ".secrets.baseline"}  # fmt: skip
 """Files that the tools prefer to pyproject.toml, or that switch checks off."""
@@ -290,8 +297,8 @@ def changed_gates(base: Base) -> Iterator[Finding]:
     for path in sorted(GATES & set(base.changed)):
         what = "is gone" if read(path) is None else "changed"
         yield Finding(path, path, f"{path} {what}: it decides whether a change passes")
-    for path in ("local.mk", "GNUmakefile", "makefile"):
-        if path in base.changed:
+    for path in base.changed:
+        if path not in GATES and (path.endswith(".mk") or path in ("GNUmakefile", "makefile")):
             yield from _overridden(path, _recipes(base.read(path)), _recipes(read(path)))
 
 
@@ -301,11 +308,13 @@ def _overridden(path: str, before: Iterable[str], now: Iterable[str]) -> Iterato
 
 
 def _recipes(text: str | None) -> list[str]:
-    """Return the lines of a makefile that replace a gate or change how make treats failures."""
-    gates = "|".join(TARGETS)
-    shape = rf"^(?:(?:[\w\-]+ )*(?:{gates})(?: [\w\-]+)*\s*::?(?!=).*|\.(?:IGNORE|SHELLFLAGS|ONESHELL)\b.*"
-    shape += r"|(?:export |override )*(?:MAKEFLAGS|GNUMAKEFLAGS|SHELL|BIN|UV|APP|PYTEST_\w+|ONLY)\s*[:+?!]*=.*)$"
-    return re.findall(shape, text or "", re.M)
+    """Return the lines of a makefile that replace a gate, include a file or change how make treats failures."""
+    gates = "|".join((*TARGETS, re.escape(".venv/.ready")))
+    shape = rf"^ *(?:(?:[\w\-./]+ +)*(?:{gates})(?: +[\w\-./]+)*\s*&?::?(?!=).*|\.(?:IGNORE|SHELLFLAGS|ONESHELL)\b.*"
+    shape += r"|(?:-|s)?include\b.*|.*\$[({]eval\b.*|(?:define|undefine) .*"
+    shape += rf"|(?:(?:export|override|private) +)*(?:{STEERING})\s*[:+?!]*=.*)$"
+    joined = (text or "").replace("\\\n", " ")
+    return [line.strip() for line in re.findall(shape, joined, re.M)]
 
 
 def compared(base: Base) -> list[Finding]:
