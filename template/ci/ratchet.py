@@ -42,6 +42,7 @@ SUPPRESSED = {
     "noqa": "findings of the linter are suppressed",
     "type-ignore": "findings of the type checker are suppressed",
     "broad-suppress": "every kind of exception is suppressed",
+    "caught-assertion": "failures of assertions are caught",
     "allowlist": "lines are declared not to be a secret",
     "zizmor-ignore": "findings in workflows are suppressed",
     "prints-environment": "the environment, with its secrets, is printed",
@@ -54,9 +55,8 @@ COMMENTS = {
 }
 LINES = {"allowlist": COMMENTS["allowlist"], "zizmor-ignore": re.compile(r"zizmor:\s*ignore", re.I)}
 SKIPS = {"skip", "skipif", "skipIf", "skipUnless", "skipTest", "xfail", "importorskip", "SkipTest", "expectedFailure"}
-HOOKS = {"pytest_collection_modifyitems", "pytest_ignore_collect", "pytest_collect_file", "pytest_runtest_setup",
-         "pytest_runtest_makereport", "pytest_runtest_protocol", "pytest_pyfunc_call", "pytest_sessionfinish",
-         "pytest_configure", "pytest_report_teststatus"}  # fmt: skip
+HARMLESS_HOOKS = {"pytest_addoption", "pytest_plugins"}
+EVERY = {"Exception", "BaseException"}
 UNCOLLECTED = {"collect_ignore", "collect_ignore_glob", "__test__"}
 PRINTS = {"print", "pprint", "pformat", "dumps", "dump", "write", "writelines", "write_text", "echo", "secho", "log"}
 PRINTS |= {"debug", "info", "warning", "error", "critical", "exception"}
@@ -141,7 +141,7 @@ def suppressed(path: str, text: str | None) -> Counter[str]:
     for node in ast.walk(tree):
         found.update(_kinds(node))
     if is_test_file(path):
-        found["early-return"] += sum(_returns_early(test) for test in tests(tree))
+        found["early-return"] += sum(_early_returns(test) for test in tests(tree))
     return +found
 
 
@@ -155,23 +155,36 @@ def _comments(text: str) -> list[str]:
 
 def _kinds(node: ast.AST) -> Iterator[str]:
     """Yield the kinds of suppressed checks of one node."""
-    if isinstance(node, ast.Attribute) and node.attr in SKIPS:
+    if isinstance(node, ast.Attribute) and node.attr in {*SKIPS, "_exit", "exit"}:
         owner = ast.unparse(node.value)
-        if owner in ("pytest", "unittest", "self") or owner.rpartition(".")[2] == "mark":
+        if node.attr in SKIPS and (owner in ("pytest", "unittest", "self") or owner.rpartition(".")[2] == "mark"):
             yield "skip"
-    elif isinstance(node, ast.ImportFrom) and node.module in ("pytest", "unittest"):
-        yield from ("skip" for name in node.names if name.name in SKIPS)
-    elif isinstance(node, Function) and node.name in HOOKS:
+        if (owner, node.attr) in (("os", "_exit"), ("pytest", "exit")):
+            yield "uncollected"
+    elif isinstance(node, ast.ImportFrom):
+        if node.module in ("pytest", "unittest"):
+            yield from ("skip" for name in node.names if name.name in SKIPS)
+        yield from ("uncollected" for name in node.names if name.name == "_exit" or _is_hook(name.asname or name.name))
+    elif isinstance(node, Function) and _is_hook(node.name):
         yield "uncollected"
+    elif isinstance(node, (ast.Try, ast.TryStar)) and _catches_assertions(node):
+        yield "caught-assertion"
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.Delete)):
         targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
         named = [getattr(target, "id", getattr(target, "attr", "")) for target in targets]
-        yield from ("uncollected" for name in named if name in UNCOLLECTED or name.startswith("test_"))
+        yield from (
+            "uncollected" for name in named if name in UNCOLLECTED or name.startswith("test_") or _is_hook(name)
+        )
     elif isinstance(node, ast.Call):
         called = ast.unparse(node.func).rpartition(".")[2]
         arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-        if called == "suppress" and any(ast.unparse(one) in ("Exception", "BaseException") for one in arguments):
+        suppresses = {ast.unparse(one).rpartition(".")[2] for one in arguments} if called == "suppress" else set()
+        if suppresses & EVERY:
             yield "broad-suppress"
+        elif "AssertionError" in suppresses:
+            yield "caught-assertion"
+        if called == "hookimpl" and any(keyword.arg == "specname" for keyword in node.keywords):
+            yield "uncollected"
         if called in PRINTS and any(_whole_environment(one) for one in arguments):
             yield "prints-environment"
     elif isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node).endswith("no_type_check"):
@@ -187,8 +200,34 @@ def _whole_environment(node: ast.AST) -> bool:
     return any(_whole_environment(child) for child in ast.iter_child_nodes(node))
 
 
-def _returns_early(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(isinstance(node, ast.Return) for node in test.body[:-1])
+def _is_hook(name: str) -> bool:
+    """Return whether pytest calls a function of this name, so that it can change which tests run or pass."""
+    return name.startswith("pytest_") and name not in HARMLESS_HOOKS
+
+
+def _catches_assertions(node: ast.Try | ast.TryStar) -> bool:
+    """Return whether a handler hides failed assertions: it names them, or it catches everything around one."""
+    asserts = any(isinstance(inner, ast.Assert) for statement in node.body for inner in ast.walk(statement))
+    for handler in node.handlers:
+        kinds: list[Any] = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        caught = {ast.unparse(kind).rpartition(".")[2] if kind else "BaseException" for kind in kinds}
+        raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(handler))
+        if not raises and ("AssertionError" in caught or (asserts and caught & EVERY)):
+            return True
+    return False
+
+
+def _early_returns(test: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the returns of a test before its last statement; those of functions inside it are their own."""
+    *early, last = test.body
+    nodes: list[ast.AST] = [*early, *([] if isinstance(last, ast.Return) else [last])]
+    count = 0
+    while nodes:
+        node = nodes.pop()
+        count += isinstance(node, ast.Return)
+        if not isinstance(node, (*Function, ast.Lambda, ast.ClassDef)):
+            nodes.extend(ast.iter_child_nodes(node))
+    return count
 
 
 def more_suppressed(base: Base) -> Iterator[Finding]:

@@ -17,9 +17,11 @@ PASS = "pass"  # the job that a branch rule requires
 
 IGNORED = {
     r"\|\|\s*(?:true\b|:|exit\s+0|echo\b|printf\b|/bin/true)": "ignores a failure with ||",
-    r"[;\n]\s*(?:true|:|exit\s+0)\s*(?:\n|$)": "ends with success whatever happened before",
+    r"\bmake\b[^;\n]*\|\|(?!\s*(?:exit\s+\d|false\b|true\b|:|echo\b|printf\b|/bin/true))": "ignores a failure of make with ||",
+    r"\bmake\b[^;|\n]*&&[^\n]*\n\s*[^\s#]": "ignores a failure of make before &&, as another line follows",
+    r"(?:[;\n]|\btrap\b[^\n]*['\"])\s*(?:true|:|exit\s+0)\s*(?:[\n)}'\"]|$)": "ends with success whatever happened before",
     r"\bset\s+(?:\+[a-z]*e|\+o\s+errexit)": "continues after a failure (set +e)",
-    r"\b(?:if|while|until|!)\s+!?\s*(?:\S+=\S*\s+)*make\b": "takes a failure of make for a condition",
+    r"(?:\b(?:if|elif|while|until)|(?:^|[\s;&|({])!)\s+[!({\s]*(?:(?:\S+=\S*|env|time|command|nice)\s+)*make\b": "takes a failure of make for a condition",
     r"\bmake\b[^|;&\n]*\|(?!\|)": "loses the result of make in a pipe",
     r"\bmake\b[^|;&\n]*(?<!&)&(?!&)": "starts make in the background",
     r"\bmake\b[^|;&\n]*\s-(?:-ignore-errors|-keep-going|-dry-run|-touch|-question|[a-z]*[iknqt][a-z]*)\b": "gives make an option that hides failures",
@@ -82,7 +84,7 @@ def weak(workflow: Mapping[str, Any]) -> set[str]:
     for name, job in jobs(workflow).items():
         found |= _steered(f"job {name}", job)
         for step in steps(job):
-            command = str(step.get("run", ""))
+            command = str(step.get("run", "")).replace("\\\n", " ")
             label = f"job {name}, step {step.get('name') or command.strip().partition(chr(10))[0] or step.get('uses')}"
             found |= _steered(label, step)
             lasting = "pipefail" in command
