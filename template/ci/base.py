@@ -11,6 +11,8 @@ from functools import cached_property
 
 from ci import environment
 
+ANSWERS = ".copier-answers.yml"
+TRAILER = "Template-release"  # as in ci/origin.py, which needs more than the standard library
 REASON = re.compile(r"^Lowers:[ \t]*([^\s,]+),?[ \t]+(?:because[ \t]+)?(\S.*)$", re.M)
 REMOVED_TEST = re.compile(r"^Removes-test:[ \t]*(\w+)(?:,?[ \t]+(?:because[ \t]+)?(\S.*))?$", re.M)
 
@@ -60,28 +62,66 @@ class Base:
     """
 
     commit: str
+    _trees: dict[str, dict[str, str]] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> str | None:
-        """Return the text of a file at this commit; None if it is not there."""
-        return git("show", f"{self.commit}:./{path}") if path in self.files else None
+        """Return the text of a file at this commit, or at the update that brought it; None if it is not there."""
+        commit = self.updated.get(path, self.commit)
+        return git("show", f"{commit}:./{path}") if path in self._blobs(commit) else None
+
+    def _blobs(self, commit: str) -> dict[str, str]:
+        """Return all files of a commit with their modes and hashes; nothing where the commit does not exist."""
+        if commit not in self._trees:
+            lines = git("ls-tree", "-r", "-z", commit, fails=True).split("\0")
+            self._trees[commit] = {path: blob for blob, _, path in (line.partition("\t") for line in lines) if path}
+        return self._trees[commit]
 
     @cached_property
-    def files(self) -> frozenset[str]:
-        """All files at this commit."""
-        return frozenset(listed("ls-tree", "-r", "-z", "--name-only", self.commit))
+    def differing(self) -> list[str]:
+        """All files that differ from this commit: changed, added or removed, committed or not."""
+        return sorted({*_differing(self.commit), *self._untracked})
 
     @cached_property
     def changed(self) -> list[str]:
-        """Files that differ from this commit: changed, added or removed, committed or not."""
-        tracked = listed("diff", "-z", "--relative", "--name-only", "--no-renames", "--no-ext-diff", self.commit, "--")
-        return sorted({*tracked, *listed("ls-files", "-z", "--others", "--exclude-standard")})
+        """Files that the project changed; a file that an update brought counts if it differs from that update."""
+        found = {path for path in self.differing if path not in self.updated}
+        for update in {*self.updated.values()}:
+            differing = {*_differing(update), *self._untracked}
+            found |= {path for path in differing if self.updated.get(path) == update}
+        return sorted(found)
 
     @cached_property
-    def updated(self) -> bool:
-        """Whether `make update` brought another release since then, whose files are not a change of the project."""
-        before = re.search(r"^_commit:.*$", self.read(".copier-answers.yml") or "", re.M)
-        now = re.search(r"^_commit:.*$", read(".copier-answers.yml") or "", re.M)
-        return bool(before and now and before[0] != now[0])
+    def _untracked(self) -> list[str]:
+        return listed("ls-files", "-z", "--others", "--exclude-standard")
+
+    @cached_property
+    def updates(self) -> list[str]:
+        """Commits that updates of the template made since this commit, the oldest first."""
+        words = ("log", "--reverse", "--topo-order", "--no-merges", "--format=%H", f"--grep=^{TRAILER}: ")
+        return git(*words, f"{self.commit}..HEAD", fails=True).split()
+
+    @cached_property
+    def updated(self) -> dict[str, str]:
+        """Files that updates changed, each with the last of these commits.
+
+        A file is left out if the project changed it between this commit and an update: it is compared with this commit.
+        """
+        last: dict[str, str] = {}
+        content: dict[str, str | None] = dict(self._blobs(self.commit))
+        mixed = set()
+        for update in self.updates:
+            before, after = self._blobs(f"{update}^"), self._blobs(update)
+            for path in {*before, *after}:
+                if before.get(path) != after.get(path):
+                    if content.get(path) != before.get(path):
+                        mixed.add(path)
+                    content[path], last[path] = after.get(path), update
+        return {path: update for path, update in last.items() if path not in mixed}
+
+    def releases(self) -> tuple[str, str, set[str]]:
+        """Return the release of the template at this commit, the one in the work tree, and those that updates brought."""
+        brought = {_release(git("show", f"{update}:./{ANSWERS}", fails=True)) for update in self.updates}
+        return _release(git("show", f"{self.commit}:./{ANSWERS}", fails=True)), _release(read(ANSWERS) or ""), brought
 
     def reasoned(self, findings: Iterable[Finding]) -> list[Finding]:
         """Return the findings, each with the reason that a commit since then gives for it."""
@@ -94,6 +134,16 @@ class Base:
             why = given.get(one.name) or reasons.get(one.file, "")
             told.append(Finding(one.file, one.name, one.text, one.trailer, why))
         return told
+
+
+def _differing(commit: str) -> list[str]:
+    words = ("diff", "-z", "--relative", "--name-only", "--no-renames", "--no-ext-diff")
+    return listed(*words, commit, "--")
+
+
+def _release(text: str) -> str:
+    found = re.search(r"^_commit:\s*(.*)$", text, re.M)
+    return found[1].strip("'\" ") if found else ""
 
 
 def read(path: str) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from ci.base import Base, Finding, read
+from ci.base import ANSWERS, TRAILER, Base, Finding, read
 
 GATES = {
     "Makefile",
@@ -356,8 +356,18 @@ def _recipes(text: str | None) -> list[str]:
     return [line.strip() for line in re.findall(shape, joined, re.M)]
 
 
+def unknown_release(base: Base) -> Iterator[Finding]:
+    """Find a release of the template in the answers that no update brought."""
+    before, now, brought = base.releases()
+    if before and before != now and now not in brought:
+        text = (
+            f"{ANSWERS} names the release {now or 'of no template'} instead of {before}, but no commit of `make update` brought it, so "
+            f"its files count as changes of this project. If a commit contains the update, end its message with `{TRAILER}: {now}`"
+        )
+        yield Finding(ANSWERS, ANSWERS, text)
+
+
 def compared(base: Base) -> list[Finding]:
-    """Return everything that a change lowers; the files of the template are left out where an update brought them."""
-    if base.updated:
-        return []
-    return [*lost_tests(base), *more_suppressed(base), *lowered_settings(base), *changed_gates(base)]
+    """Return everything that a change lowers; what a commit of an update brought is not a change of the project."""
+    found = [*lost_tests(base), *more_suppressed(base), *lowered_settings(base), *changed_gates(base)]
+    return [*unknown_release(base), *found]

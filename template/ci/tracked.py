@@ -109,7 +109,7 @@ def unwanted(path: str) -> str:
 
 def added(base: Base | None) -> list[str]:
     """Return the files that a change adds or edits; all that git knows where there is nothing to compare with."""
-    return base.changed if base else listed("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return base.differing if base else listed("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 
 
 def files(base: Base | None) -> Iterator[Finding]:

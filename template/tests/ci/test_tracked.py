@@ -65,4 +65,4 @@ def test_links_and_files_that_are_gone_are_left_out(tmp_path: Path, monkeypatch:
 
 class _Changed:
     def __init__(self, changed: list[str]) -> None:
-        self.changed = changed
+        self.differing = changed
