@@ -373,7 +373,8 @@ def test_a_proposal_that_another_job_changed_is_refused(
     """Only a lock and a verdict are taken from the job that ran the release's code."""
     project = tmp_path / "project"
     project.mkdir()
-    (project / "README.md").write_text("Hello.\n")
+    lock = '[[package]]\nname = "numpy"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n'
+    (project / "uv.lock").write_text(lock)
     runner.push(project, tmp_path / "clone")
     monkeypatch.chdir(project)
     for name in proposals.NEEDED:
@@ -405,6 +406,9 @@ def test_a_proposal_that_another_job_changed_is_refused(
     proposals.CHECKED.mkdir(parents=True)
     (proposals.CHECKED / "uv.lock").write_text("not = a = lock")
     assert proposals.main() == 1 and "uv.lock of the checks is not valid" in capfd.readouterr().out
+    other = '[[package]]\nname = "numpy"\nversion = "1"\nsource = { registry = "https://evil.example/simple" }\n'
+    (proposals.CHECKED / "uv.lock").write_text(other)
+    assert proposals.main() == 1 and "numpy comes from" in capfd.readouterr().out
     monkeypatch.setattr(sys, "argv", ["propose", "everything"])
     assert proposals.main() == 2
 

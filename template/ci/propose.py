@@ -2,7 +2,7 @@
 
 `merge` has tokens and runs only code of this project. `check` runs code of the release and has no token. `open` has
 tokens again and takes only uv.lock and a verdict from `check`. In a single job, code of the release could read the
-tokens of its parents.
+tokens of its parents. It accepts only a uv.lock whose packages come from where the lock of this project has them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
 
 from ci import update
 from ci.comment import LONGEST, CommentError, call
@@ -171,6 +175,66 @@ def check(project: Path) -> int:
     return 0  # the last step opens the pull request in either case, and fails if these did
 
 
+def locked(content: bytes) -> list[dict[str, Any]]:
+    """Return the packages of a uv.lock.
+
+    Raises:
+        ValueError: If it is not a lock of uv, or has over 20 MB.
+    """
+    if len(content) > LOCK_BYTES:
+        raise ValueError(f"it has {len(content)} bytes; the limit is {LOCK_BYTES}")
+    packages = tomllib.loads(content.decode("utf-8")).get("package")
+    if not isinstance(packages, list) or not all(isinstance(one, dict) and one.get("source") for one in packages):
+        raise ValueError("a package has no source")
+    return packages
+
+
+def _source(package: Mapping[str, Any]) -> str:
+    """Return where a package comes from; a commit of a git repository may be another one."""
+    parts = {key: str(value).partition("#")[0] for key, value in package["source"].items()}
+    named = "" if set(parts) == {"registry"} else f"{package['name']} "
+    return named + json.dumps(parts, sort_keys=True)
+
+
+def _files(package: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*([package["sdist"]] if "sdist" in package else []), *package.get("wheels", [])]
+
+
+def _host(file: Mapping[str, Any]) -> str:
+    address = urlsplit(str(file.get("url", "")))
+    return f"{address.scheme}://{address.netloc}"
+
+
+def _is_of(package: Mapping[str, Any], file: Mapping[str, Any]) -> bool:
+    """Return whether the name of a file is that of the package and its version."""
+    name = unquote(str(file.get("url") or file.get("path", ""))).rpartition("/")[2]
+    try:
+        found = parse_wheel_filename(name)[:2] if name.endswith(".whl") else parse_sdist_filename(name)
+    except ValueError:
+        return False
+    return found == (canonicalize_name(package["name"]), Version(package["version"]))
+
+
+def unexpected(before: bytes, now: bytes) -> list[str]:
+    """Return what a lock takes from another place than the previous lock does, one sentence for each package.
+
+    Raises:
+        ValueError: If one of them is not a lock of uv.
+    """
+    known, packages = locked(before), locked(now)
+    sources = {_source(one) for one in known}
+    hosts = {_host(file) for one in known for file in _files(one)}
+    found = []
+    for package in packages:
+        if _source(package) not in sources:
+            found.append(f"{package['name']} comes from {_source(package)}")
+        elif "registry" in package["source"]:
+            files = _files(package)
+            found += [f"{package['name']} has a file at {_host(file)}" for file in files if _host(file) not in hosts]
+            found += [f"{package['name']} has a file of another package" for file in files if not _is_of(package, file)]
+    return found
+
+
 def publish(project: Path) -> int:
     """Push the branch, and open the pull request or rewrite the one of an earlier run.
 
@@ -187,9 +251,15 @@ def publish(project: Path) -> int:
         if lock.is_file() and not lock.is_symlink():
             content = lock.read_bytes()
             try:
-                tomllib.loads(content[:LOCK_BYTES].decode("utf-8"))
-            except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                others = unexpected((place / "uv.lock").read_bytes(), content)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise OriginError(f"the uv.lock of the checks is not valid: {error}") from error
+            if others:
+                raise OriginError(
+                    "the uv.lock of the checks is refused, because packages come from places that this project's lock does not have:\n  "
+                    + "\n  ".join(others[:10])
+                    + "\nIf that is right, run `make update` on a machine, and review its uv.lock."
+                )
             (place / "uv.lock").write_bytes(content)
             if update.git(place, "status", "--porcelain").strip():
                 update.commit(place, proposal["new"], f"Known-good packages of {proposal['new']}")
