@@ -149,9 +149,12 @@ print(json.dumps({
 }, sort_keys=True))
 """
 LOAD = """
-import mlflow, pandas as pd
+import json, mlflow
+from mlflow.pyfunc.scoring_server import infer_and_parse_data
 rows = mlflow.pyfunc.load_model("models:/NAME/1")
-print(rows.metadata.run_id == r.version(1).run_id, len(rows.predict(rows.input_example)))
+request = mlflow.artifacts.load_text(f"runs:/{r.version(1).run_id}/serving_input_example.json")
+example = infer_and_parse_data(json.loads(request), rows.metadata.get_input_schema())
+print(rows.metadata.run_id == r.version(1).run_id, len(rows.predict(example)))
 """
 
 

@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -59,6 +60,9 @@ REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "op
 LONGEST = 4500
 """Characters of a tag. PostgreSQL refuses more than 5,000; longer texts are artifacts below TEXTS."""
 
+EXAMPLE = "serving_input_example.json"
+"""Artifact of a run: a request body for `mlflow models serve`."""
+
 ACTIVE = "active"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
@@ -100,7 +104,7 @@ class Record:
         files: Where each file or folder goes in the run's artifacts, by its path here.
         model: The folder of the bundle.
         contract: Types of the model's inputs.
-        example: A few rows to answer.
+        example: A few rows to predict.
     """
 
     lineage: str
@@ -118,7 +122,9 @@ class Scorer(PythonModel):
     """What `mlflow models serve` and `mlflow.pyfunc.load_model` run: the bundle, with its contract in front."""
 
     def load_context(self, context: Any) -> None:
-        self.bundle = bundle.load(Path(context.artifacts["bundle"]))
+        """Load the bundle, after its digest was compared with the one in the logged model; 1.2 and earlier log none."""
+        recorded = str((context.model_config or {}).get("bundle", ""))
+        self.bundle = bundle.load(Path(context.artifacts["bundle"]), digest=recorded)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Answer rows: the columns of `Bundle.answer`."""
@@ -285,16 +291,19 @@ class Registry:
                 example[column.name] = example[column.name].astype("object").map(bool, na_action="ignore")
         for name in example.select_dtypes("datetimetz"):
             example[name] = example[name].dt.tz_convert(None)
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*An input example was not provided", UserWarning)
             mlflow.pyfunc.log_model(
                 name="model",
                 python_model=Scorer(),
                 artifacts={"bundle": str(record.model)},
                 code_paths=[str(Path(__file__).parent.parent)],
                 pip_requirements=[f"{name}=={installed(name)}" for name in REQUIREMENTS],
-                signature=signature,
-                input_example=example,
+                model_config={"bundle": record.tags["bundle"]},
+                signature=signature,  # no `input_example`: MLflow would load the model in this process to try it
             )
+        request = json.loads(example.to_json(orient="split", index=False, date_format="iso"))
+        self.client.log_text(run_id, json.dumps({"dataframe_split": request}), EXAMPLE)
 
     def runs(self) -> list[Any]:
         """All finished runs, the oldest first."""
