@@ -232,11 +232,111 @@ def for_git(
     return {**for_child(given), "LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_PAGER": "cat", **numbered}
 
 
-MODEL_KEPT = re.compile(
-    r"(HOME|LANG|LANGUAGE|LOGNAME|PATH|PWD|SHELL|TEMP|TERM|TMP|TMPDIR|TZ|USER|VIRTUAL_ENV|NO_COLOR"
-    r"|(LC|PYTHON|LD|DYLD|OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|VECLIB|NUMEXPR|CUDA|NVIDIA)_?[A-Z0-9_]*)"
+MODEL_KEPT = frozenset(
+    (
+        # The user, the terminal and the locale
+        "COLUMNS",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LC_ADDRESS",
+        "LC_ALL",
+        "LC_COLLATE",
+        "LC_CTYPE",
+        "LC_IDENTIFICATION",
+        "LC_MEASUREMENT",
+        "LC_MESSAGES",
+        "LC_MONETARY",
+        "LC_NAME",
+        "LC_NUMERIC",
+        "LC_PAPER",
+        "LC_TELEPHONE",
+        "LC_TIME",
+        "LOGNAME",
+        "NO_COLOR",
+        "PATH",
+        "PWD",
+        "SHELL",
+        "TEMP",
+        "TERM",
+        "TMP",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        # Python and its libraries
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "LD_LIBRARY_PATH",
+        "LOKY_MAX_CPU_COUNT",
+        "PYTHON_CPU_COUNT",
+        "PYTHONFAULTHANDLER",
+        "PYTHONHASHSEED",
+        "PYTHONMALLOC",
+        "PYTHONNOUSERSITE",
+        "PYTHONPATH",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONUNBUFFERED",
+        "PYTHONUTF8",
+        # Threads and devices
+        "BLIS_NUM_THREADS",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "CUDA_DEVICE_ORDER",
+        "CUDA_HOME",
+        "CUDA_LAUNCH_BLOCKING",
+        "CUDA_PATH",
+        "CUDA_VISIBLE_DEVICES",
+        "GOMP_CPU_AFFINITY",
+        "GOMP_SPINCOUNT",
+        "GOTO_NUM_THREADS",
+        "KMP_AFFINITY",
+        "KMP_BLOCKTIME",
+        "KMP_DUPLICATE_LIB_OK",
+        "KMP_INIT_AT_FORK",
+        "KMP_SETTINGS",
+        "MKL_CBWR",
+        "MKL_DEBUG_CPU_TYPE",
+        "MKL_DYNAMIC",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "MKL_INTERFACE_LAYER",
+        "MKL_NUM_THREADS",
+        "MKL_SERVICE_FORCE_INTEL",
+        "MKL_THREADING_LAYER",
+        "NUMEXPR_MAX_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "NVIDIA_TF32_OVERRIDE",
+        "NVIDIA_VISIBLE_DEVICES",
+        "OMP_DYNAMIC",
+        "OMP_MAX_ACTIVE_LEVELS",
+        "OMP_NESTED",
+        "OMP_NUM_THREADS",
+        "OMP_PLACES",
+        "OMP_PROC_BIND",
+        "OMP_SCHEDULE",
+        "OMP_STACKSIZE",
+        "OMP_THREAD_LIMIT",
+        "OMP_WAIT_POLICY",
+        "OPENBLAS_CORETYPE",
+        "OPENBLAS_MAIN_FREE",
+        "OPENBLAS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        # Windows, where Python does not start without some of them
+        "APPDATA",
+        "COMSPEC",
+        "LOCALAPPDATA",
+        "NUMBER_OF_PROCESSORS",
+        "PATHEXT",
+        "PROGRAMDATA",
+        "SYSTEMDRIVE",
+        "SYSTEMROOT",
+        "USERPROFILE",
+        "WINDIR",
+    )
 )
-"""Variables that a process with a model gets: how Python, its libraries and the terminal work."""
+"""Variables that a process with a model gets. Exact names: a prefix of a library is that of passwords, too.
+
+MODEL_ENVIRONMENT names others.
+"""
 
 PASSWORD = re.compile(r"://[^/\s@]*@")
 
@@ -254,7 +354,7 @@ def for_model(given: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         name: value
         for name, value in kept.items()
-        if name in chosen or (MODEL_KEPT.fullmatch(name) and not PASSWORD.search(value))
+        if name in chosen or (name in MODEL_KEPT and not PASSWORD.search(value))
     }
 
 
