@@ -522,11 +522,12 @@ class Registry:
         """Return the previous champion that a rollback restores; None without one. Deleted versions are left out."""
         line: list[int] = []
         for move in self.moves():
-            if move.action == "rollback":
-                line.pop()
-            else:
+            if move.action == "rollback":  # it skips versions that were deleted
+                while line and line[-1] != move.after:
+                    line.pop()
+            if not line or move.action != "rollback":
                 line.append(move.after)
-        there = {version.number for version in self.versions()}
+        there = {version.number for version in self.versions()} - set(line[-1:])
         former = [number for number in line[:-1] if number in there]
         return former[-1] if former else None
 
@@ -537,16 +538,13 @@ class Registry:
             RegistryError: If it is the champion already.
             BundleError: If its bundle does not answer as it did; then nothing is moved.
         """
-        now = self.holder(CHAMPION)
-        if now is not None and now.number == version.number:
-            raise RegistryError(f"version {version.number} is the champion already.")
-        self._move("promote", now, version, who, why)
+        self._move("promote", self.holder(CHAMPION), version, who, why)
 
     def rollback(self, who: str, why: str) -> Version:
         """Make the champion before this one champion again.
 
         Raises:
-            RegistryError: If there is none.
+            RegistryError: If there is none, or it is the champion already.
             BundleError: If its bundle does not answer as it did; then nothing is moved.
         """
         now, former = self.holder(CHAMPION), self.former()
@@ -559,6 +557,8 @@ class Registry:
         return version
 
     def _move(self, action: str, before: Version | None, after: Version, who: str, why: str) -> None:
+        if before is not None and before.number == after.number:
+            raise RegistryError(f"version {after.number} is the champion already.")
         bundle.verify(self.load(after))
         number = len(self.moves()) + 1
         when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
