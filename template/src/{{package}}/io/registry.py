@@ -63,6 +63,9 @@ LONGEST = 4500
 EXAMPLE = "serving_input_example.json"
 """Artifact of a run: a request body for `mlflow models serve`."""
 
+EXPORTED = "exported."
+"""Prefix of a version's tags. The rest of the name is the digest of a bundle that was made from the version."""
+
 ACTIVE = "active"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
@@ -491,6 +494,17 @@ class Registry:
                 "bundle. Train again: make run."
             )
         return tag
+
+    def record_export(self, version: Version, digest: str) -> None:
+        """Record the digest of a bundle that was made from a version, so that a kept one can be compared with it."""
+        made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        with self._talking():
+            self.client.set_model_version_tag(NAME, str(version.number), EXPORTED + digest, made)
+
+    def has_export(self, version: Version, digest: str) -> bool:
+        """Return whether `record_export` recorded this digest for the version."""
+        with self._talking():
+            return EXPORTED + digest in self.client.get_model_version(NAME, str(version.number)).tags
 
     def _fetched(
         self, version: Version, artifact: str, target: Path, check: Callable[[Path], object] = lambda fetched: None
