@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import logging
 import re
@@ -56,12 +57,19 @@ from ..io.database import (
 from ..io.isolated import Isolated
 from ..settings import Settings
 
+FACTS = "facts.json"
+FROM_FACTS = ("target", "params", "slices", "columns")
+"""Keys of champion.json that come from the facts of a run."""
+
 REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic")
 LONGEST = 4500
 """Characters of a tag. PostgreSQL refuses more than 5,000; longer texts are artifacts below TEXTS."""
 
 EXAMPLE = "serving_input_example.json"
 """Artifact of a run: a request body for `mlflow models serve`."""
+
+LINEAGE_FILES = "lineage_files"
+"""Tag of a run: the digests of its files, as JSON. Runs of 1.2 and earlier have none."""
 
 EXPORTED = "exported."
 """Prefix of a version's tags. The rest of the name is the digest of a bundle that was made from the version."""
@@ -86,6 +94,11 @@ _TYPES = {
     "boolean": DataType.boolean,
     "timestamp": DataType.datetime,
 }
+
+
+def file_digests(files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by name."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 class RegistryError(ProjectError):
@@ -620,11 +633,26 @@ class Registry:
         if champion is not None and moves:
             self._point(champion, moves[-1])
 
-    def _facts(self, version: Version) -> dict[str, Any]:
-        """What a review compares beside metrics; nothing for a version that kept none."""
+    def _facts(self, version: Version, run: Any) -> dict[str, Any]:
+        """Return what a model check compares, in addition to metrics; empty for a version that recorded none.
+
+        If the file is not the recorded one, champion.json keeps its content, provided that it is of this run.
+        """
+        recorded = str(json.loads(run.data.tags.get(LINEAGE_FILES, "{}")).get(FACTS, ""))
+        file = Path(".cache/facts") / f"{version.run_id}.json"
         try:
-            file = self._fetched(version, "facts.json", Path(".cache/facts") / f"{version.run_id}.json")
-            facts = json.loads(file.read_text(encoding="utf-8"))
+            if recorded and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != recorded:
+                file.unlink()
+            content = self._fetched(version, FACTS, file).read_bytes()
+            if recorded and hashlib.sha256(content).hexdigest() != recorded:
+                warn(
+                    f"{POINTER} takes no limits from {FACTS} of version {version.number}: the file in the artifact store (run "
+                    f"{version.run_id}) is not the recorded one. Find out who changed it, and restore it from a backup."
+                )
+                pointer = parsed(text_of(POINTER))
+                same_run = pointer.get("run_id") == version.run_id
+                return {name: pointer[name] for name in FROM_FACTS if same_run and name in pointer}
+            facts = json.loads(content)
         except (ProjectError, OSError, ValueError):
             return {}
         slices = [{key: line[key] for key in ("slice", "group", "rows", "value")} for line in facts.get("slices", [])]
@@ -658,7 +686,7 @@ class Registry:
             "bundle": digest,
             "data": run.data.tags.get("data", ""),
             "metrics": dict(sorted(run.data.metrics.items())),
-            **self._facts(champion),
+            **self._facts(champion, run),
             "since": move.when,
             "by": move.who,
             "why": move.why,

@@ -20,11 +20,11 @@ from ..core.metrics import Interval, paired_gain
 from ..core.schema import CONTRACT
 from ..io import bundle, git, isolated, tables
 from ..io.database import CHALLENGER, CHAMPION, Version
-from ..io.registry import Record, Registry
+from ..io.registry import LINEAGE_FILES, Record, Registry, file_digests
 from ..params import PARAMS, RUN, Run, load_run
 from ..settings import Paths, Settings
 from ..stages import split
-from ..stages.reproduce import LINEAGE_FILES, file_digests, machine
+from ..stages.reproduce import machine
 from ..stages.resolve import lineage, remember
 
 
@@ -188,7 +188,7 @@ def as_record(
         "snapshot": commit,
         "mlflow.source.git.commit": git.head() or commit,
         "bundle": loaded.digest,
-        LINEAGE_FILES: json.dumps(file_digests([*lineage_files, archive, Paths.CARD])),
+        LINEAGE_FILES: json.dumps(file_digests([*lineage_files, archive, Paths.CARD, Paths.FACTS])),
         "data": run.source.fingerprint,
         "machine": machine(),
     }

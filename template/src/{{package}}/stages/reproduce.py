@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from .. import ProjectError
 from ..environment import for_model
 from ..io import dvc, git, tables
 from ..io.database import Version
-from ..io.registry import Registry
+from ..io.registry import LINEAGE_FILES, Registry, file_digests
 from ..settings import Paths, Settings
 
-LINEAGE_FILES = "lineage_files"
 """The tag of a run with the SHA-256 of each file of its lineage, and of its model card."""
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
@@ -79,11 +77,6 @@ def reproduce(settings: Settings, number: int) -> tuple[bool, list[dict[str, Any
     return agrees, lines
 
 
-def file_digests(files: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file, by name."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
 def _verified(registry: Registry, version: Version, kept: Path) -> dict[str, Path]:
     """Return the lineage's files after a check against the recorded digests, since the files are executed.
 
@@ -96,7 +89,8 @@ def _verified(registry: Registry, version: Version, kept: Path) -> dict[str, Pat
     tags = registry.run(version.run_id).data.tags
     found = {path.name: path for path in kept.iterdir() if path.is_file()}
     if LINEAGE_FILES in tags:
-        recorded = {name: digest for name, digest in json.loads(tags[LINEAGE_FILES]).items() if name != Paths.CARD.name}
+        elsewhere = (Paths.CARD.name, Paths.FACTS.name)  # other artifacts of the run
+        recorded = {name: digest for name, digest in json.loads(tags[LINEAGE_FILES]).items() if name not in elsewhere}
         digests = file_digests(found.values())
         wrong = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
         if wrong or archive not in found:
