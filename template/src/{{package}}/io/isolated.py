@@ -8,6 +8,8 @@ from it. The process returns JSON, which executes nothing.
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -35,6 +37,9 @@ from ..io.bundle import Bundle, BundleError, StaleBundleError
 _ERRORS: Mapping[str, type[ProjectError]] = {
     one.__name__: one for one in (BundleError, StaleBundleError, ContractError, ProjectError)
 }
+
+PR_SET_DUMPABLE = 4
+"""From <sys/prctl.h>."""
 
 
 class ModelError(BundleError):
@@ -123,10 +128,21 @@ class Models:
         return function(self.loaded[number], *arguments)
 
 
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading the memory and /proc/<pid>/environ of this process.
+
+    Only Linux has this attribute. It does not stop root, and a program that this process starts does not inherit it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a C library without prctl
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 class Process:
     """Requests to a process that has the models and no secrets. It ends with this object, and with this process."""
 
     def __init__(self) -> None:
+        hide_memory()
         self.child = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
