@@ -82,6 +82,8 @@ def hostile(folder: Path) -> dict[str, str]:
         "GIT_CONFIG_VALUE_0": "true",
         "GIT_EXTERNAL_DIFF": "false",
         "GIT_AUTHOR_DATE": "no date",
+        "GIT_ALLOW_PROTOCOL": "https",
+        "GIT_PROTOCOL_FROM_USER": "0",
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser())),
         "UV_PROJECT_ENVIRONMENT": str(home / "venv"),
         "UV_NO_DEV": "1",

@@ -31,7 +31,8 @@ GIT = (
     "GIT_REPLACE_REF_BASE",
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
-    # What changes the meaning of a command's arguments or of its output.
+    # These change the meaning of a command's arguments or its output, or which addresses git fetches from.
+    "GIT_ALLOW_PROTOCOL",
     "GIT_ATTR_NOSYSTEM",
     "GIT_ATTR_SOURCE",
     "GIT_AUTHOR_DATE",
@@ -45,6 +46,7 @@ GIT = (
     "GIT_LITERAL_PATHSPECS",
     "GIT_NAMESPACE",
     "GIT_NOGLOB_PATHSPECS",
+    "GIT_PROTOCOL_FROM_USER",
     "GIT_QUARANTINE_PATH",
     "GIT_REFLOG_ACTION",
     "GIT_TEMPLATE_DIR",
