@@ -51,6 +51,7 @@ CONFIGURATION = """
 [user]
     useConfigOnly = true
 """
+UV_CONFIGURATION = 'resolution = "lowest"\nprerelease = "allow"\nfork-strategy = "fewest"\n'
 
 
 def hostile(folder: Path) -> dict[str, str]:
@@ -64,6 +65,8 @@ def hostile(folder: Path) -> dict[str, str]:
     (home / "excludes").write_text("core\n*.lock\n*.json\n*.env\nio\n")
     (home / "attributes").write_text("* text eol=crlf export-ignore\n")
     (home / ".gitconfig").write_text(CONFIGURATION.format(home=home))
+    (home / ".config/uv").mkdir(parents=True)
+    (home / ".config/uv/uv.toml").write_text(UV_CONFIGURATION)
     (home / "elsewhere").mkdir()
     git(home / "elsewhere", "init", "--quiet")
     poison = home / "poison"

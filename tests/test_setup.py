@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_hostile
 from conftest import Project, Render
 
 TOOLS = (
@@ -144,6 +145,17 @@ def test_the_environment_is_what_the_lock_says(small_environment: Path) -> None:
     [day] = re.findall(r'^exclude-newer = "([^"]+)"', (small_environment / "pyproject.toml").read_text(), re.M)
     uploaded = re.findall(r'upload-time = "([^"]+)"', lock)
     assert max(uploaded) < day and f'exclude-newer = "{day}"' in lock
+
+
+def test_the_uv_configuration_of_a_user_does_not_change_the_lock(small_environment: Path, tmp_path: Path) -> None:
+    """uv compares the options of the lock with those that apply, so this needs neither the index nor a new lock."""
+    file = tmp_path / "uv/uv.toml"
+    file.parent.mkdir()
+    for line in test_hostile.UV_CONFIGURATION.splitlines():
+        file.write_text(line)
+        words = ("uv", "lock", "--check", "--offline")
+        done = Project(small_environment).command(*words, XDG_CONFIG_HOME=str(tmp_path))
+        assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
 def test_it_resolves_for_every_python_that_it_names(small_environment: Path) -> None:
