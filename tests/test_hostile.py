@@ -94,6 +94,14 @@ def hostile(folder: Path) -> dict[str, str]:
         "UV_LOCKED": "1",
         "UV_NO_SYNC": "1",
         "UV_PROJECT": str(home),
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "MLFLOW_WORKSPACE": "elsewhere",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_PROFILE": "elsewhere",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/missing/prefect.db",
+        "DVC_EXP_NAME": "elsewhere",
+        "TAR_OPTIONS": "--exclude=*",
+        "PYTEST_ADDOPTS": "--collect-only",
         "PIP_USER": "1",
         "PIP_TARGET": str(home / "pip"),
         "PYTHONPATH": str(poison),
@@ -119,6 +127,7 @@ def untouched(home: Path) -> None:
     assert not (home / "elsewhere/.git/index").exists()
     assert not git(home / "elsewhere", "for-each-ref")
     assert not (home / "venv").exists() and not (home / "pip").exists()
+    assert not (home / "prefect").exists()
 
 
 @pytest.fixture

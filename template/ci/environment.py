@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 GIT = (
@@ -68,12 +69,24 @@ PYTHON = (
     "VIRTUAL_ENV",
     "VIRTUAL_ENV_PROMPT",
     "MYPYPATH",
-    "COVERAGE_PROCESS_START",
-    "COVERAGE_RCFILE",
+    "PYTEST_ADDOPTS",
+    "PYTEST_DEBUG",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD",
+    "PYTEST_PLUGINS",
 )
 """Variables that give Python other libraries, another start or another meaning. PYTHONPATH: see `source_path`."""
 
-SHELL = ("BASH_ENV", "CDPATH", "CLICOLOR_FORCE", "FORCE_COLOR", "GLOBIGNORE", "GREP_OPTIONS", "POSIXLY_CORRECT")
+SHELL = (
+    "BASH_ENV",
+    "CDPATH",
+    "CLICOLOR_FORCE",
+    "FORCE_COLOR",
+    "GLOBIGNORE",
+    "GREP_OPTIONS",
+    "MAKEFILES",
+    "POSIXLY_CORRECT",
+    "TAR_OPTIONS",
+)
 """Variables that change what a shell and its tools do or print."""
 
 DVC = ("DVC_ROOT", "DVC_STAGE")
@@ -92,6 +105,21 @@ MLFLOW = (
 
 DROPPED = frozenset((*GIT, *PYTHON, *SHELL, *DVC, *MLFLOW))
 
+DROPPED_PATTERNS = ("COVERAGE_*", "DVC_EXP_*", "GIT_CONFIG_KEY_*", "GIT_CONFIG_VALUE_*")
+"""The same for families of variables."""
+
+FILE_ONLY = (
+    "MLFLOW_WORKSPACE",
+    "PREFECT_API_DATABASE_*",
+    "PREFECT_HOME",
+    "PREFECT_LOCAL_STORAGE_PATH",
+    "PREFECT_MEMO_STORE_PATH",
+    "PREFECT_PROFILE*",
+    "PREFECT_RESULTS_LOCAL_STORAGE_PATH",
+    "PREFECT_SERVER_*",
+)
+"""Variables that are used only if the project's `.env` sets them: in a shell they mostly belong to another project."""
+
 UV_KEPT = (
     "UV_CACHE_DIR",
     "UV_CONCURRENT_BUILDS",
@@ -103,6 +131,9 @@ UV_KEPT = (
     "UV_HTTP_RETRIES",
     "UV_HTTP_TIMEOUT",
     "UV_INDEX",
+    "UV_INDEX_*_PASSWORD",
+    "UV_INDEX_*_USERNAME",
+    "UV_INDEX_URL",
     "UV_INSECURE_HOST",
     "UV_KEYRING_PROVIDER",
     "UV_LINK_MODE",
@@ -119,9 +150,6 @@ UV_KEPT = (
     "UV_TOOL_DIR",
 )
 """Settings of uv for how packages are fetched. All others, and future ones, may change which packages and where."""
-
-UV_KEPT_PREFIX = "UV_INDEX_"
-"""Names and passwords of package indexes."""
 
 PIP_KEPT = (
     "PIP_CACHE_DIR",
@@ -377,12 +405,21 @@ def source_path(python_path: str, folder: Path) -> str:
     return next((part for part in python_path.split(os.pathsep) if part and (folder / part).resolve() == own), "")
 
 
+def without_file_only(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's variables without those that only `.env` may set."""
+    return {name: value for name, value in given.items() if not _matches(name, FILE_ONLY)}
+
+
 def _dropped(name: str) -> bool:
     if name.startswith("UV_"):
-        return name not in UV_KEPT and not name.startswith(UV_KEPT_PREFIX)
+        return not _matches(name, UV_KEPT)
     if name.startswith("PIP_"):
         return name not in PIP_KEPT
-    return name in DROPPED or name.startswith(("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"))
+    return name in DROPPED or _matches(name, DROPPED_PATTERNS)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _proxied(given: Mapping[str, str]) -> bool:

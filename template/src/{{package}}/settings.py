@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from . import ProjectError
-from .environment import for_child
+from .environment import for_child, without_file_only
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the environment for the tools that this project starts: the caller's over `.env`, telemetry off.
 
-        Variables that lead git, uv or Python away from this project are left out.
+        Variables that lead git, uv or Python away from this project are left out. A Prefect server, its database and
+        MLflow's workspace are those of `.env`: a shell may have those of another project.
         """
         here = {
             "PREFECT_HOME": str(Path(".prefect").absolute()),
@@ -134,7 +135,8 @@ class Settings(BaseSettings):
         }
         file = {key: value for key, value in dotenv_values(ENV_FILE, encoding=ENCODING).items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
-        return for_child({**QUIET, **MANNERS, **here, **file, **os.environ, **chosen})
+        caller = without_file_only(os.environ)
+        return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen})
 
     def keep(self, name: str, value: str) -> bool:
         """Write a setting into `.env`, which only its owner may read: whole, or not at all.
