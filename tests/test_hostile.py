@@ -100,6 +100,7 @@ def hostile(folder: Path) -> dict[str, str]:
         "PREFECT_PROFILE": "elsewhere",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/missing/prefect.db",
         "DVC_EXP_NAME": "elsewhere",
+        "DVC_SITE_CACHE_DIR": str(home / "site"),
         "TAR_OPTIONS": "--exclude=*",
         "PYTEST_ADDOPTS": "--collect-only",
         "PIP_USER": "1",
@@ -127,7 +128,7 @@ def untouched(home: Path) -> None:
     assert not (home / "elsewhere/.git/index").exists()
     assert not git(home / "elsewhere", "for-each-ref")
     assert not (home / "venv").exists() and not (home / "pip").exists()
-    assert not (home / "prefect").exists()
+    assert not (home / "prefect").exists() and not (home / "site").exists()
 
 
 @pytest.fixture

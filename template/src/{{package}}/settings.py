@@ -1,5 +1,6 @@
 """Where things are, outside and inside: the only reader of the environment and of `.env`. What to learn: params.yaml."""
 
+import contextlib
 import getpass
 import os
 import re
@@ -39,6 +40,18 @@ ENV_FILE, ENCODING = ".env", "utf-8-sig"
 
 EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
 """A runner gives an empty text for what nobody configured."""
+
+
+def site_cache(project: Path) -> str:
+    """Return the folder of DVC's index of a project, and make it if the project has DVC.
+
+    The index has pickles. DVC's default folder is /var/tmp/dvc, and DVC makes a missing folder writable for every user.
+    """
+    folder = (project / ".dvc/tmp/site").absolute()
+    if (project / ".dvc").is_dir():
+        with contextlib.suppress(OSError):  # DVC reports why it cannot write there
+            (folder / "repo").mkdir(parents=True, exist_ok=True)
+    return str(folder)
 
 
 class Settings(BaseSettings):
@@ -136,7 +149,8 @@ class Settings(BaseSettings):
         file = {key: value for key, value in dotenv_values(ENV_FILE, encoding=ENCODING).items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
         caller = without_file_only(os.environ)
-        return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen})
+        index = {"DVC_SITE_CACHE_DIR": site_cache(Path())}
+        return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen, **index})
 
     def keep(self, name: str, value: str) -> bool:
         """Write a setting into `.env`, which only its owner may read: whole, or not at all.

@@ -19,9 +19,7 @@ from ..environment import for_model
 from ..io import dvc, git, tables
 from ..io.database import Version
 from ..io.registry import LINEAGE_FILES, Registry, file_digests
-from ..settings import Paths, Settings
-
-"""The tag of a run with the SHA-256 of each file of its lineage, and of its model card."""
+from ..settings import Paths, Settings, site_cache
 
 SAME, ELSEWHERE = 1e-9, 1e-6  # largest difference of a metric on the same machine and lock, and on others
 
@@ -153,6 +151,7 @@ def _install(settings: Settings, project: Path) -> dict[str, str]:
         raise ProjectError(f"the version's environment cannot be installed: {done.stderr.strip()[-800:]}")
     environment["PATH"] = f"{project / '.venv' / 'bin'}:{environment.get('PATH', '')}"
     environment["VIRTUAL_ENV"] = str(project / ".venv")
+    environment["DVC_SITE_CACHE_DIR"] = site_cache(project)
     return environment
 
 
