@@ -105,9 +105,12 @@ def train() -> None:
 @app.command()
 def evaluate() -> None:
     """Stage: metrics, plots, report and model card."""
+    from .io import dvc
+    from .settings import Paths
     from .stages.evaluate import evaluate
 
     with _stage():
+        dvc.check_output(Paths.BUNDLE)
         evaluate()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import re
 import signal
@@ -16,8 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+import yaml
+
 from .. import ProjectError, UnreachableError
-from ..settings import Settings
+from ..settings import Paths, Settings
 
 CACHE = Path(".cache")
 SECONDS_TO_STOP = 10.0
@@ -159,7 +163,43 @@ def _repro(
         )
     if child.returncode:
         raise DvcError(f"stage {failed} failed; what it said stands above. Stages before it are kept.")
+    check_output(Paths.BUNDLE, folder)
     return seconds
+
+
+def check_output(output: Path, folder: Path = Path()) -> None:
+    """Compare the files of an output with its hash in dvc.lock, which git versions.
+
+    DVC trusts its cache: it reports an output as up to date even if a remote store returned other bytes for it. An output
+    that dvc.lock does not record, or that is not there, is accepted.
+
+    Args:
+        output: Path of a folder that a stage writes, as dvc.yaml names it.
+        folder: The project.
+
+    Raises:
+        DvcError: If the files differ.
+    """
+    lock = folder / Paths.LOCK
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.exists() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", ())]
+    recorded = next((out["md5"] for out in outs if out["path"] == output.as_posix() and out.get("hash") == "md5"), "")
+    if recorded and (folder / output).exists() and recorded != (actual := _hash(folder / output)):
+        raise DvcError(
+            f"{output} has the hash {actual}, but {Paths.LOCK} records {recorded}: its files were changed, or the remote "
+            f"store returned other ones. Find out who can write there, remove {output} and .dvc/cache, then run: make pull"
+        )
+
+
+def _hash(folder: Path) -> str:
+    """Return the hash that DVC gives to a folder."""
+    files = sorted((path.relative_to(folder).parts, path) for path in folder.rglob("*") if path.is_file())
+    entries = [
+        {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": "/".join(parts)}
+        for parts, path in files
+    ]
+    listed = json.dumps(entries, sort_keys=True).encode()
+    return f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir"
 
 
 class _Ahead(threading.Thread):
@@ -324,9 +364,10 @@ def _remote(settings: Settings, verb: str, comfort: str) -> None:
 
 
 def configure_remote(settings: Settings, folder: Path = Path(".dvc")) -> str:
-    """Point DVC to the store of the environment, where one is set, and say which store it is.
+    """Point DVC to the store of the environment, where one is set, and return its address.
 
-    It writes .dvc/config.local, which git ignores, and holds an address and never a credential.
+    DVC verifies the hashes of what it fetches, also in projects whose .dvc/config lacks that setting. The settings are in
+    .dvc/config.local, which git ignores. It never contains a credential.
     """
     shared = configparser.ConfigParser(interpolation=None)
     shared.read(folder / "config")
@@ -335,8 +376,11 @@ def configure_remote(settings: Settings, folder: Path = Path(".dvc")) -> str:
     local.read(folder / "config.local")
     section = "'remote \"storage\"'"
     local.remove_section(section)
-    if settings.data_remote or settings.data_remote_endpoint:
+    verified = shared.has_option(section, "verify") or not shared.has_section(section)
+    if settings.data_remote or settings.data_remote_endpoint or not verified:
         local.add_section(section)
+        if not verified:
+            local.set(section, "verify", "true")
         if settings.data_remote:
             path = settings.data_remote
             local.set(section, "url", path if "://" in path else str(Path(path).absolute()))

@@ -170,6 +170,7 @@ def _data(settings: Settings, project: Path, environment: Mapping[str, str]) -> 
         dvc.configure_remote(settings, project / ".dvc")
     elif Path(".dvc/config").exists():  # a relative folder in it means one of this project
         address = dvc.configure_remote(settings)
+        dvc.configure_remote(settings, project / ".dvc")
         if "://" not in address:
             run("remote", "modify", "--local", "storage", "url", str(Path(".dvc", address).resolve()))
     done = run("checkout", "--force", str(Paths.RAW))
