@@ -65,7 +65,7 @@ def commit(repository: Path, name: str) -> None:
 
 def run(repository: Path, *words: str) -> tuple[int, str, str]:
     """How a run with that table ends, what it says, and the table."""
-    said = [sys.executable, "-m", "pytest", "-n", "2", "--table=docs/tested.md", *words]
+    said = [sys.executable, "-m", "pytest", "--rootdir=.", "-n", "2", "--table=docs/tested.md", *words]
     done = subprocess.run(said, cwd=repository, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr, (repository / "docs/tested.md").read_text()
 
@@ -107,7 +107,7 @@ def test_an_interrupted_run_leaves_the_table(repository: Path) -> None:
     run(repository)
     before = (repository / "docs/tested.md").read_text()
     (repository / "tests/test_slow.py").write_text(SLOW)
-    words = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--table=docs/tested.md"]
+    words = [sys.executable, "-m", "pytest", "--rootdir=.", "-v", "-n", "2", "--table=docs/tested.md"]
     child = subprocess.Popen(
         words, cwd=repository, stdout=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - a job in the background of a shell ignores it

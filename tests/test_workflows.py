@@ -373,7 +373,7 @@ def test_a_proposal_that_another_job_changed_is_refused(
     """Only a lock and a verdict are taken from the job that ran the release's code."""
     project = tmp_path / "project"
     project.mkdir()
-    lock = '[[package]]\nname = "numpy"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n'
+    lock = '[[package]]\nname = "numpy"\nversion = "1"\nsource = { registry = "https://packages.example/simple" }\n'
     (project / "uv.lock").write_text(lock)
     runner.push(project, tmp_path / "clone")
     monkeypatch.chdir(project)

@@ -11,9 +11,9 @@ version = 1
 [[package]]
 name = "numpy"
 version = "2.3.1"
-source = {{ registry = "https://pypi.org/simple" }}
-sdist = {{ url = "https://files.pythonhosted.org/packages/a/numpy-2.3.1.tar.gz", {HASH} }}
-wheels = [{{ url = "https://files.pythonhosted.org/packages/b/numpy-2.3.1-cp312-cp312-linux_x86_64.whl", {HASH} }}]
+source = {{ registry = "https://packages.example/simple" }}
+sdist = {{ url = "https://files.example/packages/a/numpy-2.3.1.tar.gz", {HASH} }}
+wheels = [{{ url = "https://files.example/packages/b/numpy-2.3.1-cp312-cp312-linux_x86_64.whl", {HASH} }}]
 
 [[package]]
 name = "ours"
@@ -37,7 +37,7 @@ def unexpected(old: str, new: str) -> list[str]:
         ("version = 1\n", "version = 1\nrevision = 3\n"),
         ("2.3.1", "2.4.0"),
         ("#1111", "#2222"),
-        ('name = "numpy"', 'name = "num_py"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n\n[[package]]\nname = "numpy"'),
+        ('name = "numpy"', 'name = "num_py"\nversion = "1"\nsource = { registry = "https://packages.example/simple" }\n\n[[package]]\nname = "numpy"'),
     ],
 )  # fmt: skip
 def test_newer_versions_from_the_same_places_are_accepted(old: str, new: str) -> None:
@@ -47,9 +47,9 @@ def test_newer_versions_from_the_same_places_are_accepted(old: str, new: str) ->
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("https://pypi.org/simple", "https://evil.example/simple", "numpy comes from"),
-        ("https://files.pythonhosted.org/packages/b", "https://evil.example/b", "numpy has a file at https://evil.example"),
-        ("https://files.pythonhosted.org/packages/b", "http://files.pythonhosted.org/packages/b", "numpy has a file at http:"),
+        ("https://packages.example/simple", "https://evil.example/simple", "numpy comes from"),
+        ("https://files.example/packages/b", "https://evil.example/b", "numpy has a file at https://evil.example"),
+        ("https://files.example/packages/b", "http://files.example/packages/b", "numpy has a file at http:"),
         ("b/numpy-2.3.1-", "b/evil-2.3.1-", "numpy has a file of another package"),
         ("a/numpy-2.3.1.tar.gz", "a/numpy-1.0.tar.gz", "numpy has a file of another package"),
         ("a/numpy-2.3.1.tar.gz", "a/numpy", "numpy has a file of another package"),
