@@ -78,14 +78,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that the first worker who asks for it makes, and all of them read."""
+    """A folder that the first worker who asks for it makes, and all of them read.
+
+    Raises:
+        AssertionError: If another function has made a folder of this name.
+    """
     folder = Path(os.environ[PLACE]) / name
     folder.parent.mkdir(parents=True, exist_ok=True)
+    made, maker = Path(f"{folder}.made"), f"{make.__module__}.{make.__qualname__}"
     with FileLock(f"{folder}.lock"):
-        if not Path(f"{folder}.made").exists():
+        if not made.exists():
             shutil.rmtree(folder, ignore_errors=True)
             make(folder)
-            Path(f"{folder}.made").touch()
+            made.write_text(maker)
+    assert made.read_text() == maker, (
+        f"{name} is made by {made.read_text()} and by {maker}: give one of them another name"
+    )
     return folder
 
 

@@ -33,7 +33,7 @@ def _watched(render: Render, flights: Callable[[Path, list[int]], Path]) -> Path
             file.write("monitoring: {min_rows: 100, min_labelled: 100}\n")
         project.make("setup")
 
-    return once("watched/project", make)
+    return once("replay/project", make)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import engine
 import pytest
 import reaper
 import workspace
-from conftest import ROOT, clean_environment, end, need, wait_until
+from conftest import PLACE, ROOT, clean_environment, end, need, once, wait_until
 
 TESTS = Path(__file__).parent
 INNER = """
@@ -255,3 +255,17 @@ def test_the_ci_run_has_a_new_folder_and_leaves_nothing(tmp_path: Path) -> None:
         wait_until(lambda folder=folder: not folder.exists() and not reaper.processes(folder), 30)
         end(process)
     assert len(folders) == 3
+
+
+def test_a_shared_folder_has_one_maker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(PLACE, str(tmp_path))
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+
+    def other(folder: Path) -> None:
+        folder.mkdir()
+
+    assert once("shared/project", make) == once("shared/project", make)
+    with pytest.raises(AssertionError, match="another name"):
+        once("shared/project", other)
