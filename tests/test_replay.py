@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engine
 import pytest
-from conftest import Project, Render, make_small, once, wait_until
+from conftest import Project, Render, make_small, need, once, wait_until
 from prometheus import ask, panels
 
 FROM, UNTIL, BAD = "2013-08-01", "2013-09-15", "2013-08-08"
@@ -38,6 +39,7 @@ def _watched(render: Render, flights: Callable[[Path, list[int]], Path]) -> Path
 
 @pytest.fixture
 def project(_watched: Path, tmp_path: Path) -> Project:
+    need(engine.bring("haproxy"))  # without it no requests are sent while a version goes live
     folder = tmp_path / "project"
     shutil.copytree(_watched, folder, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
     (folder / ".venv").symlink_to(_watched / ".venv")
