@@ -9,62 +9,17 @@ from typing import Any
 import copier
 import pytest
 from conftest import Project, free_port, make_small
+from hostile_git import configure_git
 from releases import git
 
 DEAD = "127.0.0.1:9"  # no server listens there
-CONFIGURATION = """
-[core]
-    attributesFile = {home}/attributes
-    autocrlf = true
-    excludesFile = {home}/excludes
-    hooksPath = {home}/hooks
-    quotePath = true
-[clone]
-    defaultRemoteName = upstream
-[color]
-    ui = always
-[commit]
-    cleanup = strip
-    gpgSign = true
-    template = {home}/missing
-[diff]
-    mnemonicPrefix = true
-    noprefix = true
-[gpg]
-    program = false
-[init]
-    defaultBranch = trunk
-[log]
-    showSignature = true
-[merge]
-    conflictStyle = zdiff3
-[push]
-    gpgSign = true
-[safe]
-    bareRepository = explicit
-[status]
-    showUntrackedFiles = no
-[submodule]
-    recurse = true
-[tag]
-    gpgSign = true
-[user]
-    useConfigOnly = true
-"""
 UV_CONFIGURATION = 'resolution = "lowest"\nprerelease = "allow"\nfork-strategy = "fewest"\n'
 
 
 def hostile(folder: Path) -> dict[str, str]:
     """Write a user's configuration into a folder, and return the environment of a shell that points to it."""
     home = folder / "home"
-    for name in ("pre-commit", "commit-msg", "post-checkout", "post-commit", "reference-transaction"):
-        hook = home / "hooks" / name
-        hook.parent.mkdir(parents=True, exist_ok=True)
-        hook.write_text("#!/bin/sh\nexit 1\n")
-        hook.chmod(0o755)
-    (home / "excludes").write_text("core\n*.lock\n*.json\n*.env\nio\n")
-    (home / "attributes").write_text("* text eol=crlf export-ignore\n")
-    (home / ".gitconfig").write_text(CONFIGURATION.format(home=home))
+    configure_git(home)
     (home / ".config/uv").mkdir(parents=True)
     (home / ".config/uv/uv.toml").write_text(UV_CONFIGURATION)
     (home / "elsewhere").mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 import copier
 import pytest
 from conftest import ROOT, clean_environment
+from hostile_git import configure_git
 
 sys.path.insert(0, str(ROOT / "template"))
 from ci.origin import ANSWERS, Origin, answers
@@ -129,41 +130,14 @@ def test_a_plan_changes_nothing_when_git_variables_of_the_caller_are_set(small: 
     assert answers(project)["_commit"] == "v1.1.0"
 
 
-HOSTILE = """[core]
-    autocrlf = true
-    hooksPath = {home}/hooks
-    excludesFile = {home}/ignore
-    quotePath = true
-[commit]
-    gpgSign = true
-[gpg]
-    program = false
-[log]
-    showSignature = true
-[diff]
-    noprefix = true
-    external = false
-[status]
-    showUntrackedFiles = no
-[clone]
-    defaultRemoteName = upstream
-[init]
-    defaultBranch = trunk
-"""
-
-
 def test_an_update_under_a_hostile_configuration_of_git(small: Small, tmp_path: Path) -> None:
     """Edits on both sides of the file merge, although the user's git converts line ends, signs, and runs hooks."""
     project = small.start()
     small.edit("code.py", "= 15", "= 'mine'")
     small.release(code_py=FILES["template/code.py"].replace("= 2\n", "= 22\n"), fresh_lock="x\n", core="x\n")
-    (tmp_path / "hooks").mkdir()
-    for name in ("pre-commit", "commit-msg", "post-checkout", "reference-transaction"):
-        (tmp_path / "hooks" / name).write_text("#!/bin/sh\nexit 1\n")
-        (tmp_path / "hooks" / name).chmod(0o755)
-    (tmp_path / "ignore").write_text("core\n*.lock\n")
-    (tmp_path / ".gitconfig").write_text(HOSTILE.format(home=tmp_path))
-    said = small.update(HOME=str(tmp_path), GIT_CONFIG_GLOBAL=str(tmp_path / ".gitconfig"))
+    home = tmp_path / "home"
+    configuration = configure_git(home)
+    said = small.update(HOME=str(home), GIT_CONFIG_GLOBAL=str(configuration))
     assert "update/v1.1.0" in said
     text = git(project, "show", "update/v1.1.0:code.py")
     assert "line_2 = 22" in text and "line_15 = 'mine'" in text and "\r" not in text
