@@ -12,6 +12,7 @@ from .schema import CONTRACT
 NUMBERS = CONTRACT.features("number", "integer", "boolean")
 CATEGORIES = CONTRACT.features("string")
 MOMENTS = CONTRACT.features("timestamp")
+EPOCH = pd.Timestamp("1970-01-01", tz="UTC").as_unit("us")  # in nanoseconds no time after 2262 can be compared with it
 
 
 def build_features(rows: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def build_features(rows: pd.DataFrame) -> pd.DataFrame:
         if CONTRACT.time and name != CONTRACT.time:
             numbers[f"days since {name}"] = (rows[CONTRACT.time] - rows[name]).dt.total_seconds() / 86_400
         elif name != CONTRACT.time:
-            numbers[f"{name} day"] = (rows[name] - pd.Timestamp(0, tz="UTC")).dt.total_seconds() / 86_400
+            numbers[f"{name} day"] = (rows[name] - EPOCH).dt.total_seconds() / 86_400
     # What is computed from several columns comes here: numbers["rooms per person"] = rows["rooms"] / rows["persons"]
     features = pd.DataFrame(numbers, index=rows.index).astype("float32")
     return features.assign(**{name: rows[name] for name in CATEGORIES})

@@ -125,17 +125,29 @@ def adopt(
     identifier: Annotated[str, typer.Option("--id", help="The column that names a row.")] = "",
     query: Annotated[str, typer.Option(help="The SELECT of a SQL address.")] = "",
     problem: Annotated[str, typer.Option(help="classification or regression, where the target leaves it open.")] = "",
+    header: Annotated[
+        str, typer.Option(help="yes or no: whether the first line of a CSV file names the columns.")
+    ] = "",
+    drop: Annotated[str, typer.Option(help="Columns to leave out, separated by commas.")] = "",
+    keep: Annotated[str, typer.Option(help="Columns that are known before the target is, separated by commas.")] = "",
     force: Annotated[bool, typer.Option(help="Write over files that somebody changed.")] = False,
 ) -> None:
-    """Make this project one of your own table. Exit code 3 if files would be overwritten that somebody changed."""
-    from .stages.adopt import ChangedFilesError, adopt
+    """Make this project one of your own table. Exit code 3 if files would be overwritten that somebody changed.
+
+    The environment variable STYLE_<column> says how a column is written: "%d.%m.%Y", "1.234,5", "seconds".
+    """
+    from .stages.adopt import ChangedFilesError, Options, adopt
 
     if not data or not target:
         fail(
             "name the table and what to predict: make adopt DATA=../customers.csv TARGET=churned [TIME=...] [ID=...]", 2
         )
     try:
-        done = adopt(Settings(), data, target, time, identifier, query, problem, force)
+        if header not in ("", "yes", "no"):
+            fail(f"HEADER={header}: there are yes and no.", 2)
+        names = [tuple(filter(None, map(str.strip, given.split(",")))) for given in (drop, keep)]
+        options = Options(Settings.column_styles(), {"yes": True, "no": False}.get(header), *names)
+        done = adopt(Settings(), data, target, time, identifier, query, problem, force, options=options)
     except ChangedFilesError as error:
         fail(str(error), 3)
     table = Table(box=None, padding=(0, 2), header_style="bold")

@@ -64,10 +64,12 @@ class Split(_Section):
 
 
 class Validation(_Section):
-    """`max_bad_share` of rows may break the contract; one input alone may be no better than `max_single_input_skill`."""
+    """`max_bad_share` of rows may break the contract; one input alone may be no better than `max_single_input_skill`, and the model no
+    better than `max_model_skill` on the test rows, in AUC or R2."""
 
     max_bad_share: float = Field(default=0.02, ge=0, le=1)
     max_single_input_skill: float = Field(default=0.7, gt=0, le=1)
+    max_model_skill: float = Field(default=0.999, gt=0, le=1)
 
 
 class Search(_Section):

@@ -152,6 +152,12 @@ class Settings(BaseSettings):
         index = {"DVC_SITE_CACHE_DIR": site_cache(Path())}
         return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen, **index})
 
+    @staticmethod
+    def column_styles() -> dict[str, str]:
+        """Return what the variables STYLE_<column> say, by column."""
+        found = {name.removeprefix("STYLE_"): value for name, value in os.environ.items() if name.startswith("STYLE_")}
+        return {name: value for name, value in found.items() if value}
+
     def keep(self, name: str, value: str) -> bool:
         """Write a setting into `.env`, which only its owner may read: whole, or not at all.
 

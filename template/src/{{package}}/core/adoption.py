@@ -16,7 +16,7 @@ from .. import ProjectError
 from ..core import contract, personal
 from ..core.metrics import r2
 from ..core.profile import Column, Profile, typed
-from ..core.search import single_input_answers
+from ..core.search import single_input_answers, together
 from ..core.values import FALSE, NUMBER_STYLES, TRUE
 
 FEWEST = 100  # rows with an answer
@@ -30,8 +30,14 @@ YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", 
 FEWEST_DAYS = 3  # of which the newest can be held back
 SEASONS = 730  # days, in which each season comes back
 LISTED = 30  # values that a contract lists
+TOGETHER_ROWS = 20_000  # on which it is seen whether columns together give the target away
+FEWEST_TO_JUDGE = 20  # rows of the rarest class in the test
+PERFECT = 0.999  # AUC or R2 from which a model only computes the target
+MOST_CODES = 50  # different whole numbers that are categories by the column's name
+NAMING = re.compile(r"(?i)(^|[_ ])(id|key|uuid)s?$|[a-z](?-i:Id|Key)$")
 CODES = re.compile(
-    r"(?i)(^|[_ ])(id|code|zip|zip_?code|plz|postal|postcode|postal_?code|type|class|category|zone|sector|sku|store)s?$|Id$|Code$"
+    r"(?i)(^|[_ ])(id|code|zip|zip_?code|plz|postal|postcode|postal_?code|type|class|category|zone|sector|sku|store)s?$"
+    r"|[a-z](?-i:Id|Code)$"
 )
 
 
@@ -112,7 +118,16 @@ def check_names(names: Sequence[str], **asked: str) -> None:
         )
 
 
-def plan(profile: Profile, target: str, time: str = "", identifier: str = "", problem: str = "", seed: int = 7) -> Plan:
+def plan(
+    profile: Profile,
+    target: str,
+    time: str = "",
+    identifier: str = "",
+    problem: str = "",
+    seed: int = 7,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> Plan:
     """Decide on every column.
 
     Args:
@@ -120,12 +135,20 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
         target, time, id: The columns that the user named; time and identifier may be empty.
         problem: classification or regression, if the user says so.
         seed: Of the sample on which leaks are looked for.
+        drop: Columns that the user leaves out.
+        keep: Columns of which the user says that they are known before the target is: they are no leak.
 
     Raises:
-        AdoptionError: If the target cannot be learnt, the time is none, the id repeats, or no input is left.
+        AdoptionError: If the target cannot be learnt or several columns together give it away, the time is none, the id repeats,
+            or no input is left.
     """
     columns = profile.columns
     check_names(list(columns), target=target, time=time, id=identifier)
+    for option, listed in (("drop", drop), ("keep", keep)):
+        for name in listed:
+            check_names(list(columns), **{option: name})
+    if taken_twice := {target, time, identifier} & set(drop):
+        raise AdoptionError(f"DROP={','.join(sorted(taken_twice))}: the column has a role already.")
     if profile.rows == 0:
         raise AdoptionError("the table has a header and no rows; there is nothing to learn from.")
     answer = _target(columns[target], problem)
@@ -141,22 +164,34 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
     for name, column in columns.items():
         if name in decided:
             continue
+        if name in drop:
+            decided[name] = Decision(name, "left out", "", "named by DROP")
+            continue
         found, decision = _feature(column, frame[name], bool(time))
         decided[name] = decision
         if found is not None:
             taken[name] = found
-    _leaks(frame, taken, decided, answer, seed)
+    _leaks(frame, taken, decided, answer, seed, keep)
+    _check_together(frame, taken, answer, seed, keep)
     params = _params(answer, columns, taken, frame, time, profile.rows)
+    unread = max((columns[name].unread / max(profile.rows, 1) for name in taken if name != target), default=0.0)
+    params["bad_share"] = max(0.02, float(f"{math.ceil(unread * 150) / 100:.2f}")) if unread > 0.015 else 0.02
     warnings = answer.warnings
+    if unread > 0.015:
+        warnings.append(
+            f"up to {unread:.1%} of the rows have values that cannot be read and are set aside: validation.max_bad_share in params.yaml "
+            f"is {params['bad_share']:g} instead of 0.02. If these values mean something, read them in io/source.py."
+        )
+    warnings += _copies(frame, profile.rows, taken, bool(time), seed)
     features = [one for one in taken.values() if one.role == "feature"]
     if not features:
         raise AdoptionError("no column is left that could be an input; see above why each was left out.")
     order = [name for name in (identifier, time) if name]
     rest = [name for name in columns if name in taken and name not in (*order, target)]
-    listed = [taken[name] for name in (*order, *rest, target)]
+    ordered = [taken[name] for name in (*order, *rest, target)]
     if not identifier:
         name = "row" if "row" not in columns else "row_number"
-        listed.insert(0, contract.Column(name, "integer", role="id", minimum=1, unit="place in the source"))
+        ordered.insert(0, contract.Column(name, "integer", role="id", minimum=1, unit="place in the source"))
         warnings.append(
             f"no ID was named: rows are counted in a column {name}. With ID=<column> a row keeps its name when others come "
             "or go."
@@ -170,7 +205,7 @@ def plan(profile: Profile, target: str, time: str = "", identifier: str = "", pr
     styles = {name: _written(columns[name], found) for name, found in taken.items()}
     return Plan(
         answer.problem,
-        contract.Contract(tuple(listed)),
+        contract.Contract(tuple(ordered)),
         tuple(decided[name] for name in columns),
         {name: styles[name] for name in columns if styles.get(name)},
         params,
@@ -231,7 +266,9 @@ def _target(column: Column, asked: str) -> _Target:
 def _two(column: Column, warnings: list[str], asked: str) -> _Target:
     if asked == "regression":
         raise AdoptionError(f"the target {column.name} is true or false; that is a classification.")
-    counts = {str(key).lower(): count for key, count in (column.counts or {}).items()}
+    counts: dict[str, int] = {}
+    for key, count in (column.counts or {}).items():  # yes, Yes and YES are one word
+        counts[_label(key).lower()] = counts.get(_label(key).lower(), 0) + count
     positive = sum(count for key, count in counts.items() if key in TRUE)
     fewer = min(positive, sum(counts.values()) - positive)
     if fewer < FEWEST_OF_A_CLASS:
@@ -250,8 +287,15 @@ def _two(column: Column, warnings: list[str], asked: str) -> _Target:
 
 def _named(column: Column, warnings: list[str], hint: str = "") -> _Target:
     counts = {_label(key): count for key, count in (column.counts or {}).items()}
-    if set(counts) == {"0", "1"} or ({key.lower() for key in counts} <= TRUE | FALSE and len(counts) == 2):
+    words = {key.lower() for key in counts}
+    if words <= TRUE | FALSE and len(words) == 2 and words & TRUE and words & FALSE:
         return _two(column, warnings, "")
+    alike = [[key for key in counts if key.lower() == word] for word in sorted(words)]
+    if twins := [" and ".join(keys) for keys in alike if len(keys) > 1]:
+        warnings.append(
+            f"{column.name} has classes that differ in capital letters alone: {', '.join(twins[:4])}. They are kept apart. If they "
+            "are one class, write them alike in the source."
+        )
     rare = [key for key, count in counts.items() if count < FEWEST_OF_A_CLASS]
     kept = [key for key in counts if key not in rare]
     if len(kept) < 2:
@@ -325,7 +369,9 @@ def _id(column: Column, values: pd.Series) -> tuple[contract.Column, Decision]:
 
 def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.Column | None, Decision]:
     name, kind = column.name, column.guess.kind
-    doubt = column.guess.ambiguous
+    doubt = " ".join(
+        filter(None, [column.guess.ambiguous, _words(column), _sentinel(column, values) if kind == "number" else ""])
+    )
 
     def out(why: str) -> tuple[None, Decision]:
         return None, Decision(name, "left out", "", why)
@@ -333,19 +379,22 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
     def taken(why: str, kind: Any, **rules: Any) -> tuple[contract.Column, Decision]:
         nonlocal doubt
         if column.unread:
-            strange = ", ".join(column.strange[:2])
-            doubt = f"{column.unread:,} values are no {kind} ({strange}); their rows are set aside. {doubt}".strip()
+            hidden = personal.reason(name, column.strange, 1.0)  # what is shown is written into adoption.json
+            strange = hidden or ", ".join(dict.fromkeys(column.strange))
+            share = f"{column.unread / column.present:.1%}"
+            count = f"{column.unread:,} values are" if column.unread > 1 else "1 value is"
+            doubt = f"{count} no {kind}, {share} of them ({strange}); such rows are set aside. {doubt}".strip()
         return contract.Column(name, kind, nullable=column.missing > 0, **rules), Decision(
             name, "feature", kind, why + _style(column), doubt
         )
 
     if column.present == 0:
         return out("empty")
-    if column.distinct == 1 and not column.missing:
-        return out(f"a constant, {_some(column)}")
     secret = personal.reason(name, _texts(column, values), column.often)
     if secret:
         return out(f"looks like personal data: {secret}")
+    if column.distinct == 1 and not column.missing:
+        return out(f"a constant, {_some(column)}")
     if kind == "time":
         return taken(
             f"a moment, from {_day(column.minimum)} to {_day(column.maximum)}; its parts are inputs", "timestamp"
@@ -355,8 +404,10 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
     if kind == "number":
         if column.whole and column.often > 0.9 and _counts_up(column, values):
             return out("an identifier: whole numbers, each once")
-        if column.whole and column.distinct is not None and column.distinct > 2 and CODES.search(name):
+        if column.whole and 2 < (column.distinct or 0) <= MOST_CODES and CODES.search(name):
             return taken(f"{column.distinct} codes, by its name", "string")
+        if column.whole and column.different > 2 and column.often <= 0.5 and NAMING.search(name):
+            return taken(f"names {column.different:,} things, by its name; rare ones are pooled", "string")
         low, high = _room(column)
         integer = column.whole and abs(column.maximum) < 2**53
         return taken(
@@ -369,6 +420,35 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
     return found
 
 
+def _words(column: Column) -> str:
+    """What to look at where words such as `NA` are taken for no value; empty where there are none."""
+    if not column.words:
+        return ""
+    said = ", ".join(f"{word} in {count:,} rows" for word, count in column.words.items())
+    codes = [key for key in column.counts or {} if re.fullmatch("[A-Z]{2}", str(key))]
+    hint = " NA is the code of Namibia: write it otherwise if it is meant." if "NA" in column.words and codes else ""
+    return f"{said} count as missing.{hint}"
+
+
+def _sentinel(column: Column, values: pd.Series) -> str:
+    """What to look at where a number stands for no value: repeated, made of nines, and far from all others."""
+    numbers = values.dropna().to_numpy("float64")
+    numbers = numbers[np.isfinite(numbers)]
+    for end in (numbers.min(), numbers.max()) if len(numbers) else ():
+        if not re.fullmatch(r"-?9{2,}|-1|-9", f"{end:.0f}") or end != round(end):
+            continue
+        rest = numbers[numbers != end]
+        gap = np.abs(rest - end).min() if len(rest) else 0.0
+        far = gap > (np.ptp(rest) if abs(end) > 9 else 0) and (end > 0 or rest.min(initial=0) >= 0)
+        if len(rest) and far and len(numbers) - len(rest) >= max(3, 0.005 * len(numbers)):
+            share = (len(numbers) - len(rest)) / len(numbers)
+            return (
+                f"{end:g} in {share:.1%} of the rows is far from the other values ({rest.min():g} to {rest.max():g}). If it "
+                "stands for a missing value, leave it empty in the source."
+            )
+    return ""
+
+
 def _text(column: Column, out: Any, taken: Any) -> Any:
     mean = column.letters / max(column.present, 1)
     if column.counts is None or column.often > 0.5:
@@ -376,7 +456,7 @@ def _text(column: Column, out: Any, taken: Any) -> Any:
             return out(f"free text, {mean:.0f} letters on average")
         if column.often > 0.5 and column.present >= FEWEST:
             return out("an identifier: nearly each row has another")
-        return taken("a category with more values than are counted; rare ones are pooled", "string")
+        return taken(f"a category of about {column.different:,}; rare ones are pooled", "string")
     if mean > 60:
         return out(f"free text, {mean:.0f} letters on average")
     counts = {str(key): count for key, count in column.counts.items()}
@@ -398,13 +478,18 @@ def _counts_up(column: Column, values: pd.Series) -> bool:
 
 
 def _leaks(
-    frame: pd.DataFrame, taken: dict[str, contract.Column], decided: dict[str, Decision], answer: _Target, seed: int
+    frame: pd.DataFrame,
+    taken: dict[str, contract.Column],
+    decided: dict[str, Decision],
+    answer: _Target,
+    seed: int,
+    keep: Sequence[str],
 ) -> None:
     """Leave out what nearly is the answer, and doubt what comes close; on the sample."""
     target = answer.column
     names = [name for name, column in taken.items() if column.role == "feature"]
     y = _truth(frame[target.name], target)
-    known = ~np.isnan(y)
+    known = np.isfinite(y)
     if known.sum() < FEWEST // 2 or not names:
         return
     inputs = frame.loc[known, names].reset_index(drop=True)
@@ -417,15 +502,81 @@ def _leaks(
     for name, truth, answers in single_input_answers(answer.problem, inputs, y[known], seed):
         told, certain = _told(answer.problem, truth, answers)
         old = decided[name]
+        if name in keep:
+            continue
         if told >= LEAK and (certain or len(truth) >= FEW_TO_JUDGE):
             decided[name] = Decision(
                 name, "left out", "", f"leaks: alone it tells {target.name} ({told:.2f} of 1.0)",
-                "if it is known before the answer is, give it a line in core/schema.py",
+                f"if it is known before the answer is: KEEP={name}",
             )  # fmt: skip
             del taken[name]
         elif told >= SUSPICIOUS:
             doubt = f"alone it tells much of {target.name} ({told:.2f} of 1.0): is it known in time?"
             decided[name] = Decision(old.name, old.role, old.kind, old.why, f"{doubt} {old.doubt}".strip())
+
+
+def _check_together(
+    frame: pd.DataFrame, taken: Mapping[str, contract.Column], answer: _Target, seed: int, keep: Sequence[str]
+) -> None:
+    """Refuse numbers that together give the target away: a sum or a difference of columns that were recorded with it.
+
+    A linear model of few numbers is fitted on half of the sample and judged on the other half, with AUC or R2.
+
+    Raises:
+        AdoptionError: The text names the columns.
+    """
+    y = _truth(frame[answer.column.name], answer.column)
+    numbers = [one.name for one in taken.values() if one.role == "feature" and one.kind in ("number", "integer")]
+    names = [name for name in numbers if name not in keep]
+    known = np.isfinite(y)
+    several = answer.problem == "classification" and len(answer.column.allowed or ()) > 2
+    if several or len(names) < 2 or known.sum() < FEWEST:
+        return
+    at = np.random.default_rng(seed).permutation(np.flatnonzero(known))[:TOGETHER_ROWS]
+    inputs = frame.iloc[at][names].to_numpy("float64", copy=True)
+    inputs[~np.isfinite(inputs)] = np.nan
+    spread = np.nanstd(inputs, axis=0)
+    use = np.flatnonzero(np.isfinite(inputs).any(axis=0) & (spread > 0))
+    if len(use) < 2:
+        return
+    values = (inputs[:, use] - np.nanmean(inputs[:, use], axis=0)) / spread[use]
+    values = np.nan_to_num(values)
+    best, skill = together(answer.problem, values, y[at])
+    named = [names[use[place]] for place in best]
+    if skill <= PERFECT:
+        return
+    said = (
+        f"{' and '.join(named) if len(named) <= 6 else f'{len(named)} numbers'} together give {answer.column.name} away ({skill:.4f} "
+        "of 1.0 from a linear model)"
+    )
+    if answer.problem == "classification" and len(named) > 2:  # classes may be as easy as that
+        answer.warnings.append(
+            f"{said}. Are they all known before {answer.column.name} is? If not, leave them out with DROP=."
+        )
+        return
+    raise AdoptionError(
+        f"{said}: a model would only compute it. If one of them is recorded with {answer.column.name} or later, leave it out: "
+        f"DROP={named[0]}. If all are known before: KEEP={','.join(named)}."
+    )
+
+
+def _copies(frame: pd.DataFrame, rows: int, taken: Mapping[str, contract.Column], timed: bool, seed: int) -> list[str]:
+    """Say how many rows are copies of others, where that is more than twice as many as with columns shuffled apart."""
+    table = frame[[name for name, one in taken.items() if one.role in ("feature", "target")]]
+    copies = int(table.duplicated().sum())
+    if copies < max(2, 0.001 * len(table)):
+        return []
+    random = np.random.default_rng(seed)
+    apart = pd.DataFrame({name: table[name].array.take(random.permutation(len(table))) for name in table})
+    if copies < 2 * int(apart.duplicated().sum()) + max(2, 0.001 * len(table)):
+        return []
+    shown = f"{copies:,} of {rows:,} rows" if len(table) == rows else f"{copies / len(table):.1%} of the rows"
+    side = (
+        "If each of them is a case of its own, all is well; else"
+        if timed
+        else "They stay on one side of the split. If they are one case,"
+    )
+    return [f"{shown} are copies of other rows. {side} remove them at the source."]
 
 
 def _told(problem: str, truth: np.ndarray, answers: np.ndarray) -> tuple[float, bool]:
@@ -479,7 +630,10 @@ def _params(
         span = (newest.normalize() - pd.Timestamp(columns[time].minimum, unit="s", tz="UTC").normalize()).days + 1
         found["window"] = {"days": max(span, days + 1)}
         if span >= FEWEST_DAYS:
-            found["split"] = {"test_days": min(days, span - 1), "folds": 3}
+            days = min(days, span - 1)
+            if answer.problem == "classification":
+                days = _enough_days(answer, frame, time, newest, days, span)
+            found["split"] = {"test_days": days, "folds": 3}
         else:
             answer.warnings.append(
                 f"{time} covers {span} days, too few to hold the newest back: the test is drawn by lot."
@@ -496,9 +650,33 @@ def _params(
         found["better"], found["worse"] = 0.02, 0.005
     else:
         truth = _truth(frame[answer.column.name], answer.column)
+        truth = truth[np.isfinite(truth)]
         spread = float(np.nanmean(np.abs(truth - np.nanmean(truth))))
         found["better"], found["worse"] = nice(spread / 50), nice(spread / 100)
     return found
+
+
+def _enough_days(answer: _Target, frame: pd.DataFrame, time: str, newest: pd.Timestamp, days: int, span: int) -> int:
+    """Widen the days that judge until the rarest class occurs often enough in them, at most to half of its rows."""
+    y = _truth(frame[answer.column.name], answer.column)
+    known = np.isfinite(y) & frame[time].notna().to_numpy()
+    values, counts = np.unique(y[known], return_counts=True)
+    rare = frame[time][known & (y == values[counts.argmin()])].sort_values(ascending=False)
+    ages = ((newest - rare) / pd.Timedelta(days=1)).to_numpy()
+    wanted = min(FEWEST_TO_JUDGE, len(ages) // 2)
+    wide = min(max(days, math.ceil(ages[wanted - 1]) if wanted else days), span - 1)
+    there = int((ages <= wide).sum())
+    if wide > days:
+        answer.warnings.append(
+            f"the newest fifth of the rows has {int((ages <= days).sum())} of the rarest class: the test takes {wide} days, in which "
+            f"there are {there}."
+        )
+    if there < FEWEST_TO_JUDGE:
+        answer.warnings.append(
+            f"{there} rows of the rarest class judge the model. With fewer than {FEWEST_TO_JUDGE} a metric is mostly chance: look at "
+            "its interval, and collect more rows."
+        )
+    return wide
 
 
 def nice(value: float) -> float:
@@ -529,8 +707,11 @@ def _label(value: object) -> str:
 
 
 def _texts(column: Column, values: pd.Series) -> list[str]:
+    """Some values as text, as they were written where that is known."""
     if column.guess.kind == "time":
-        return []
+        return [f"{moment:%Y-%m-%d}" for moment in values.dropna().head(50)]
+    if column.written:
+        return column.written
     some = values.dropna().drop_duplicates().head(2_000)
     if pd.api.types.is_float_dtype(some.dtype):
         return [_label(float(value)) for value in some]

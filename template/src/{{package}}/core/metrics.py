@@ -221,9 +221,12 @@ def paired_gain(problem: str, metric: str, y: Array, candidate: Array, other: Ar
     return _interval(gain(metric, ours(everyone), theirs(everyone)), values)
 
 
+MEASURED = 0.95  # of the resamples, or there is no interval: without a row of each class a metric has no value
+
+
 def _interval(value: float, resampled: list[float]) -> Interval:
     kept = np.array(resampled)[~np.isnan(resampled)]
-    if len(kept) == 0 or np.isnan(value):
+    if len(kept) < MEASURED * len(resampled) or len(kept) == 0 or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(kept, [0.025, 0.975])
     return Interval(value, float(low), float(high))

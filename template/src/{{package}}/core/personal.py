@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 NAMES = {
     "an e-mail address": r"e_?mail|mail_?(address|adresse)",
     "a phone number": r"(tele)?phone|telefon|mobile(_?(no|number|phone))?|handy|fax|cell_?(no|number)|msisdn|(tel|fon)",
-    "a name": r"(first|last|middle|sur|full|family|given|maiden|user|nick|customer|client|patient|employee|person|contact"
-    r"|holder|owner|guest|passenger|applicant)_?names?|surname|vorname|nachname|names?|kunden_?name|prenom|nom|apellidos?|nombre",
+    "a person's name": r"(first|last|middle|sur|family|given|maiden)_?names?|fore_?name|surname|vorname|nachname|prenom|apellidos?",
+    "a name": r"(full|user|nick|customer|client|patient|employee|person|contact"
+    r"|holder|owner|guest|passenger|applicant)_?names?|names?|kunden_?name|nom|nombre",
     "an address": r"(street|postal|home|mailing|billing|shipping|customer)_?(address|adresse)?|address(_?(line)?_?\d)?|adresse"
     r"|anschrift|strasse|straße|hausnummer|house_?(no|number)",
     "a card or account number": r"(credit_?)?card(_?(no|num|number))|cc_?(no|num|number)|pan|iban|bic|account_?(no|num|number)"
@@ -21,7 +22,8 @@ NAMES = {
     "a national number": r"ssn|social_?security(_?(no|number))?|passport(_?(no|number))?|national_?(id|insurance|number)|nino"
     r"|tax_?(id|payer|number)|tin|steuer_?(id|nummer)|driver_?s?_?licen[cs]e(_?(no|number))?|dni|nie|nif|cpf|aadhaar|personnummer",
     "a network address": r"ip|ip_?address|ip_?adresse|mac_?address|device_?id|imei",
-    "a date of birth": r"birth_?(date|day)|date_?of_?birth|dob|geburts(datum|tag)",
+    "a date of birth": r"birth_?(date|day|dt)|date_?(of_?birth|naissance)|dob|born(_?(on|at))?|geburts(datum|tag)|geb_?dat(um)?"
+    r"|fecha_?(de_?)?nacimiento|nacimiento|naissance",
 }
 """What a column is called that holds such values: the whole name, or a part of it between underscores."""
 
@@ -59,6 +61,8 @@ def reason(name: str, values: Sequence[str], often: float) -> str:
 def _can_be(what: str, plain: str, values: Sequence[str], often: float) -> bool:
     """Whether values can be what the column's name says: `ip` with 3 different numbers is none."""
     letters = sum(any(sign.isalpha() for sign in value) for value in values) / len(values)
+    if what == "a person's name":
+        return letters > 0.5 and len(values) > 2
     if what in ("a name", "an address"):
         return letters > 0.5 and (often > 0.05 or len(values) > 50)
     if what == "a date of birth":

@@ -14,8 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .. import ProjectError
 from ..core.contract import fingerprints
 from ..core.values import (
+    EPOCHS,
     FALSE,
     MISSING,
     NO_NUMBER,
@@ -32,7 +34,12 @@ from ..core.values import (
 Kind = Literal["text", "number", "boolean", "time"]
 
 DISTINCT = 2_000  # values of a column that are remembered with their counts
-ENOUGH = 0.97  # of the values follow a style, or the column is text
+ENOUGH = 0.97  # of the values follow a style, or it is said how many do not
+LEAST = 0.8  # of the values follow a style, or the column is text
+SPELLINGS = 12  # of two words, such as yes, Yes, YES and no
+MOMENT = re.compile(r"(?:^|_)(?i:at|on|ts)$|(?i:date|time|timestamp|epoch|unix)$|[a-z](?:At|On)$")
+EARLIEST, LATEST = 315_532_800, 4_102_444_800  # seconds from 1970 to 1980 and to 2100
+HASHES = 4_096  # that a count of different values is estimated from
 LOOKED_AT = 5_000  # different values that decide on a style
 SAMPLE = 40_000  # rows that are kept whole
 
@@ -46,13 +53,14 @@ class Guess:
     ambiguous: str = ""
 
 
-def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False) -> Guess:
+def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False, name: str = "") -> Guess:
     """Look at some values of a column.
 
     Args:
         values: Text as it was written, or values that already have a type.
         comma: Whether other columns of the table have a comma for the decimal point; it decides what 1.234 is.
-        time: Whether somebody said that it is a time; then 20240131 is one.
+        time: Whether somebody said that it is a time; then 20240131 is one, and so are seconds since 1970.
+        name: Of the column: numbers called `created_at` may be seconds since 1970.
     """
     kind = values.type
     if pa.types.is_boolean(kind):
@@ -60,13 +68,14 @@ def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False) -> G
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return Guess("time")
     if not pa.types.is_string(kind):
-        return Guess("number")
+        moment = _epoch(values.drop_null()) if time or MOMENT.search(name) else None
+        return moment or Guess("number")
     texts = pc.unique(trimmed(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values))
     texts = pa.chunked_array([texts.drop_null().slice(0, LOOKED_AT)])
     if len(texts) == 0:
         return Guess("text")
-    words = {text.lower() for text in texts.slice(0, 5).to_pylist()}
-    if len(texts) <= 4 and words <= TRUE | FALSE and words & TRUE and words & FALSE and len(words) == 2:
+    words = {text.lower() for text in texts.slice(0, SPELLINGS + 1).to_pylist()}
+    if len(texts) <= SPELLINGS and words <= TRUE | FALSE and words & TRUE and words & FALSE and len(words) == 2:
         return Guess("boolean")
     texts = trimmed(texts, NO_NUMBER).drop_null()
     if len(texts) == 0:
@@ -74,9 +83,48 @@ def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False) -> G
     padded = pc.match_substring_regex(texts, pattern=r"^[-+]?0[0-9]+$")  # 00123 is a name, not a number
     if pc.mean(padded).as_py() > 0.02 and not _fits(texts, "%Y%m%d"):
         return Guess("text")
+    if (time or MOMENT.search(name)) and (found := _epoch(to_number(texts).drop_null())):
+        return found if _share(to_number(texts)) >= ENOUGH else Guess("text")
     if time and (found := _time(texts)):
         return found
     return _number(texts, comma) or _time(texts) or Guess("text")
+
+
+def _epoch(numbers: pa.ChunkedArray) -> Guess | None:
+    """The unit of whole numbers that count from 1970, if all of them are between 1980 and 2100."""
+    if len(numbers) == 0 or not (pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)):
+        return None
+    numbers = pc.cast(numbers, pa.float64(), safe=False)
+    ends = pc.min_max(numbers).as_py()
+    if pc.any(pc.not_equal(numbers, pc.floor(numbers))).as_py():
+        return None
+    for unit, steps in zip(EPOCHS, (1, 1e3, 1e6, 1e9), strict=True):
+        if EARLIEST * steps <= ends["min"] and ends["max"] <= LATEST * steps:
+            return Guess("time", unit)
+    return None
+
+
+def styled(style: str, values: pa.ChunkedArray) -> Guess:
+    """What a column is whose style somebody named.
+
+    Raises:
+        ProjectError: If it is no style, or no value of the column is written so.
+    """
+    text = pa.types.is_string(values.type)
+    if style in NUMBER_STYLES:
+        found, read = (
+            Guess("number", "" if style == NUMBER_STYLES[0] else style),
+            to_number(values, style) if text else values,
+        )
+        share = _share(read) if text else 1.0
+    elif style in EPOCHS or style == TIME_STYLES[0] or "%" in style:
+        found, share = Guess("time", style), float(to_time(values, style).notna().mean())
+    else:
+        known = ", ".join([*NUMBER_STYLES, *EPOCHS, TIME_STYLES[0]])
+        raise ProjectError(f"the style {style!r} is unknown. There are {known}, and strptime formats such as %d.%m.%Y.")
+    if not share:
+        raise ProjectError(f"no value is written in the style {style!r}; the first is {values[0].as_py()!r}.")
+    return found
 
 
 def _number(texts: pa.ChunkedArray, comma: bool) -> Guess | None:
@@ -85,7 +133,7 @@ def _number(texts: pa.ChunkedArray, comma: bool) -> Guess | None:
     if best < 0.8:
         return None
     fitting = [style for style in NUMBER_STYLES if shares[style] >= best - 1e-9]
-    grouped = all(re.fullmatch(r"[-+]?\d{1,3}([.,]\d{3})+", text) for text in texts.slice(0, 500).to_pylist())
+    grouped = all(re.fullmatch(r"[-+]?[1-9]\d{0,2}([.,]\d{3})+", text) for text in texts.slice(0, 500).to_pylist())
     if comma and "1.234,5" in fitting:
         return Guess("number", "1.234,5" if grouped or fitting[0] != NUMBER_STYLES[0] else "")
     style = fitting[0]
@@ -101,8 +149,13 @@ def _time(texts: pa.ChunkedArray) -> Guess | None:
     if digits < ENOUGH - 0.1 or short < 6:
         return None
     texts = texts.slice(0, 1000)
-    signs = set("".join(texts.to_pylist()))  # a style with another sign between its digits fits none
-    possible = [one for one in TIME_STYLES if one == TIME_STYLES[0] or set(re.findall("[-./:,]", one)) <= signs]
+    some = texts.to_pylist()
+    signs = set("".join(some))  # a style with another sign between its digits fits none
+    letters = any(sign.isalpha() for sign in signs)
+    possible = [one for one in TIME_STYLES if one == TIME_STYLES[0]
+                or (set(re.findall("[-./:, ]", one)) <= signs and (letters or not re.search("%[bBpaA]", one)))]  # fmt: skip
+    few = pa.chunked_array([pa.array(some[:: max(1, len(some) // 50)], pa.string())])
+    possible = [style for style in possible if to_time(few, style).notna().any()]
     found = {style: _share(pa.array(to_time(texts, style).notna())) for style in possible}
     found = {style: share for style, share in found.items() if share > 0.02}
     if not found:
@@ -110,13 +163,13 @@ def _time(texts: pa.ChunkedArray) -> Guess | None:
     best = max(found.values())
     chosen = next(style for style in TIME_STYLES if found.get(style, 0) >= best - 1e-9)
     ambiguous = ""
-    twin = chosen.replace("%d/%m", "%m/%d")
+    twin = re.sub("%d([-/])%m", r"%m\1%d", chosen)
     if twin != chosen and found.get(twin, 0) >= best - 1e-9:
-        ambiguous = "day and month cannot be told apart; read as day/month"
+        ambiguous = f"day and month cannot be told apart; read as day before month, which STYLE_<column>={twin} changes"
     if best < ENOUGH:  # several styles in one column
         styles, rest = [chosen], to_time(texts, chosen).isna().to_numpy(copy=True)
         for style in sorted(found, key=lambda one: -found[one]):
-            if style != chosen and "/" not in style and rest.any():
+            if style != chosen and "/" not in style and "-%m" not in style and rest.any():
                 more = to_time(texts, style).notna().to_numpy() & rest
                 if more.mean() > 0.01:
                     styles.append(style)
@@ -149,10 +202,12 @@ class Column:
         minimum, maximum: Of numbers and times (as seconds since 1970).
         whole: Whether all numbers are whole.
         counts: How often each value occurs; None once there are too many.
-        seen: Rows until then.
+        sketch: Hashes of the values from then on.
         longest, letters: Length of the longest text, and of all together.
         hashes: Of each value, where it has to be known whether one repeats.
         dashes: Whether values are missing in a way that is one only among numbers, such as `-`.
+        written: Some of the different values of a text file, as they stand there.
+        words: How often each word of MISSING occurs in a column of text.
     """
 
     name: str
@@ -167,11 +222,13 @@ class Column:
     total: float = 0.0
     whole: bool = True
     counts: dict[Any, int] | None = field(default_factory=dict)
-    seen: int = 0
+    sketch: Sketch | None = None
     longest: int = 0
     letters: int = 0
     hashes: list[np.ndarray] | None = None
     dashes: bool = False
+    written: list[str] = field(default_factory=list)
+    words: dict[str, int] = field(default_factory=dict)
 
     @property
     def present(self) -> int:
@@ -184,8 +241,13 @@ class Column:
 
     @property
     def often(self) -> float:
-        """Different values by row, among the rows until they were too many."""
-        return DISTINCT / max(self.seen, 1) if self.counts is None else len(self.counts) / max(self.present, 1)
+        """Different values by row."""
+        return self.different / max(self.present, 1)
+
+    @property
+    def different(self) -> int:
+        """How many different values there are; above DISTINCT estimated to about 2 percent, of times unknown: DISTINCT."""
+        return len(self.counts) if self.counts is not None else self.sketch.count() if self.sketch else DISTINCT
 
     @property
     def repeated(self) -> int:
@@ -198,8 +260,14 @@ class Column:
         self.rows += len(values)
         self.typed = not pa.types.is_string(values.type)
         texts = values if self.typed else trimmed(values, NO_NUMBER if kind in ("number", "time") else MISSING)
+        if self.typed and pa.types.is_floating(texts.type):
+            texts = pc.if_else(pc.is_nan(texts), pa.scalar(None, texts.type), texts)
         present = texts.drop_null()
         self.missing += len(texts) - len(present)
+        if not self.typed and not self.written:
+            self.written = pc.unique(present.slice(0, DISTINCT)).to_pylist()
+        if kind == "text" and not self.typed and len(present) < len(texts):
+            self._note_words(values)
         if self.hashes is not None:
             self.hashes.append(fingerprints(present.to_pandas()))
         if kind == "number":
@@ -215,8 +283,19 @@ class Column:
                 self.letters += pc.sum(lengths).as_py() or 0
             self._count(present)
 
+    def _note_words(self, values: pa.ChunkedArray) -> None:
+        """Count the words that are taken for no value, such as `NA`, which may be one: Namibia."""
+        words = pc.utf8_trim_whitespace(values).filter(pc.is_in(values, value_set=pa.array(sorted(MISSING - {""}))))
+        for pair in pc.value_counts(words.combine_chunks()):
+            name = pair["values"].as_py()
+            self.words[name] = self.words.get(name, 0) + pair["counts"].as_py()
+
     def _numbers(self, present: pa.ChunkedArray) -> None:
-        numbers = present.cast(pa.float64()) if self.typed else to_number(present, self.guess.style or NUMBER_STYLES[0])
+        numbers = (
+            pc.cast(present, pa.float64(), safe=False)
+            if self.typed
+            else to_number(present, self.guess.style or NUMBER_STYLES[0])
+        )
         good = pc.is_finite(numbers).fill_null(False)
         bad = len(numbers) - (pc.sum(good).as_py() or 0)
         if bad:
@@ -231,7 +310,8 @@ class Column:
         self._count(numbers)
 
     def _times(self, present: pa.ChunkedArray, zone: str) -> None:
-        moments = zoned(present, zone) if self.typed else to_time(present, self.guess.style, zone)
+        style = self.guess.style
+        moments = to_time(present, style, zone) if style else zoned(present, zone)
         unread = moments.isna().to_numpy()
         if unread.any():
             self._odd(present.filter(pa.array(unread)), int(unread.sum()))
@@ -249,17 +329,37 @@ class Column:
             self.strange += [str(value) for value in values.slice(0, 3 - len(self.strange)).to_pylist()]
 
     def _count(self, values: pa.ChunkedArray) -> None:
-        self.seen += 0 if self.counts is None else len(values)
         if self.counts is None:
+            if self.sketch:
+                self.sketch.update(values)
             return
-        for pair in pc.value_counts(values.combine_chunks()):
-            value = pair["values"].as_py()
-            self.counts[value] = self.counts.get(value, 0) + pair["counts"].as_py()
+        pairs = pc.value_counts(values.combine_chunks())
+        for value, count in zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True):
+            self.counts[value] = self.counts.get(value, 0) + count
             if len(self.counts) > DISTINCT:
+                self.sketch = Sketch()
+                self.sketch.update(pa.chunked_array([pa.array([*self.counts], values.type)]))
+                self.sketch.update(values)
                 self.counts = None
-                some = values.slice(0, DISTINCT)  # a batch may be much longer than it takes to find so many
-                self.seen = round(DISTINCT * len(some) / pc.count_distinct(some).as_py())
                 return
+
+
+class Sketch:
+    """How many different values a column has, in little memory: the smallest of their hashes (k minimum values, Bar-Yossef et al. 2002)."""
+
+    def __init__(self) -> None:
+        self._smallest = np.empty(0, "uint64")
+
+    def update(self, values: pa.ChunkedArray) -> None:
+        """Take in values of one type."""
+        hashes = pd.util.hash_array(pc.unique(values).to_pandas().to_numpy(), categorize=False)
+        self._smallest = np.unique(np.concatenate([self._smallest, hashes]))[:HASHES]
+
+    def count(self) -> int:
+        """Estimate the number of different values; exact up to HASHES."""
+        if len(self._smallest) < HASHES:
+            return len(self._smallest)
+        return round((HASHES - 1) / ((float(self._smallest[-1]) + 1) / 2.0**64))
 
 
 class Profile:
@@ -302,7 +402,7 @@ class Profile:
         return [
             column.name
             for column in self.columns.values()
-            if column.guess.kind in ("number", "time") and column.unread > (1 - ENOUGH) * max(column.present, 1)
+            if column.guess.kind in ("number", "time") and column.unread > (1 - LEAST) * max(column.present, 1)
         ]
 
 
@@ -315,7 +415,7 @@ def typed(sample: pa.Table, columns: Mapping[str, Column], zone: str = "UTC") ->
             found[name] = (
                 to_number(values, one.style or NUMBER_STYLES[0])
                 if pa.types.is_string(values.type)
-                else values.cast(pa.float64())
+                else pc.cast(values, pa.float64(), safe=False)
             ).to_pandas()
         elif one.kind == "time":
             found[name] = to_time(values, one.style, zone) if one.style else zoned(values, zone)

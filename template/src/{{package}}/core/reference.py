@@ -338,7 +338,8 @@ def calendar(rows: pd.DataFrame, contract: Contract) -> dict[str, str]:
     some, moments = some.loc[times.index], pd.DatetimeIndex(times)
     if len(moments) < 100 or (moments[-1] - moments[0]) < pd.Timedelta(days=1):
         return {}
-    todo = {name: _Seen(some[name], contract[name].kind) for name in contract.features()}
+    names = contract.features("integer", "number", "boolean", "string")  # a moment is its parts, which follow it
+    todo = {name: _Seen(some[name], contract[name].kind) for name in names}
     found: dict[str, str] = {}
     for hours in sorted(range(-12, 15), key=abs):
         local = moments + pd.Timedelta(hours=hours)

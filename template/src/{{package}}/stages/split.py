@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from .. import ProjectError
+from ..core.contract import fingerprints
 from ..core.schema import CONTRACT
 from ..io import tables
 from ..params import Run
@@ -20,7 +21,11 @@ def training(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
     skip = [] if drawn else [CONTRACT.id]
     rows = tables.read_between(Paths.FEATURES, CONTRACT.time, *_moments(run, "start", "test_start"), skip=skip)
     if drawn:
-        rows = rows[~_drawn(run, rows)].sort_values(CONTRACT.order, kind="stable", ignore_index=True)
+        given = tables.read_between(Paths.VALIDATED, CONTRACT.time, *_moments(run, "start", "test_start"))
+        judges = fingerprints(given[CONTRACT.id][_drawn(run, given)])
+        rows = rows[~np.isin(fingerprints(rows[CONTRACT.id]), judges)].sort_values(
+            CONTRACT.order, kind="stable", ignore_index=True
+        )
     y = CONTRACT.labels(rows.pop(CONTRACT.target))
     return rows.drop(columns=CONTRACT.keys, errors="ignore"), y
 
@@ -53,10 +58,11 @@ def says(run: Run) -> str:
 
 
 def _drawn(run: Run, rows: pd.DataFrame) -> np.ndarray:
-    from ..core.search import drawn_for_test  # imports scikit-learn, which takes a second
+    from ..core.search import copies_of, drawn_for_test  # imports scikit-learn, which takes a second
 
     y = CONTRACT.labels(rows[CONTRACT.target])
-    return drawn_for_test(run.problem, rows[CONTRACT.id], y, run.split.test_share or 0)
+    copies = copies_of(rows.drop(columns=CONTRACT.keys))
+    return drawn_for_test(run.problem, rows[CONTRACT.id], y, run.split.test_share or 0, copies)
 
 
 def _moments(run: Run, *names: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:

@@ -53,10 +53,17 @@ def train() -> None:
     drawn = run.split.test_share is not None
     try:
         pairs = list(
-            search.drawn_folds(run.problem, y[spread], run.split.folds, run.seed)
+            search.drawn_folds(run.problem, y[spread], run.split.folds, run.seed, search.copies_of(inputs.iloc[spread]))
             if drawn
             else search.folds(len(spread), run.split.folds)
         )
+        if run.problem == "classification":
+            there, pairs = len(pairs), search.with_classes(pairs, y[spread])
+            if len(pairs) < there:
+                print(
+                    f"{there - len(pairs)} of {there} folds have one class only and are left out of the search",
+                    flush=True,
+                )
         trials = search.search(
             study, fit, model.search_space, run.search.guess or model.FIRST_GUESS, inputs.iloc[spread], y[spread],
             run.problem, run.gate.metric, pairs, run.search.trials, run.seed,
