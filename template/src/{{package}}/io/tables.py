@@ -52,6 +52,8 @@ def writing(path: Path) -> Iterator[Path]:
             ) from error
         if isinstance(error, PermissionError):
             raise TableError(f"{path} cannot be written: {error.strerror}. Check who owns the folder.") from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG):
+            raise TableError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -239,16 +241,27 @@ def _read_limited(path: Path) -> pd.DataFrame:
 
 
 def write_any(frame: pd.DataFrame, path: Path) -> None:
-    """Write Parquet or, where the name ends so, CSV.
+    """Write Parquet or CSV, as the name ends.
 
     Raises:
-        TableError: As `writing`.
+        TableError: The name ends in neither; else as `writing`.
     """
-    if path.suffix == ".csv":
+    check_suffix(path)
+    if path.suffix.lower() == ".csv":
         with writing(path) as partial:
             frame.apply(_without_formulas).to_csv(partial, index=False)
     else:
         write(frame, path)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file name that names no format.
+
+    Raises:
+        TableError: The name ends in neither .csv nor .parquet.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
+        raise TableError(f"{path} cannot be written: its name has to end in .csv or .parquet.")
 
 
 def _without_formulas(values: pd.Series) -> pd.Series:

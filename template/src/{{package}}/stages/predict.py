@@ -27,8 +27,10 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
         The version, how many rows were answered, and how many were set aside.
 
     Raises:
-        ProjectError: If there is no champion, the file cannot be read, has other columns, or no row at all.
+        ProjectError: If there is no champion, the file cannot be read, has other columns, or no row at all, or if the
+            target cannot be written or is the input.
     """
+    _check_target(rows_at, target)
     registry = Registry(settings)
     version = registry.version(number) if number else registry.holder(CHAMPION)
     if version is None:
@@ -45,6 +47,18 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
     tables.write_any(answers, target)
     refused = int((answers[REASON] != "").sum())
     return version.number, len(answers) - refused, refused
+
+
+def _check_target(rows_at: Path, target: Path) -> None:
+    """Refuse a target that cannot be written, or that would replace the input rows, before anything is computed."""
+    if target.is_dir():
+        raise ProjectError(f"OUTPUT={target} is a folder. Name a file: OUTPUT={target / 'predictions.csv'}")
+    tables.check_suffix(target)
+    if rows_at.exists() and target.exists() and target.samefile(rows_at):
+        raise ProjectError(
+            f"OUTPUT={target} is the file of the input rows; the predictions would replace them. Name another file: "
+            "OUTPUT=predictions.csv"
+        )
 
 
 def _read(path: Path, contract: Contract) -> pd.DataFrame:
