@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -116,6 +117,7 @@ def adopt(
     texts = drafts(table, found, "" if identifier else found.contract.id)
     known = _known(root)
     _refuse_changed(texts, known, root, force)
+    _announce(texts, root)
     for name, text in texts.items():
         if text:
             tables.write_text(text, root / name)
@@ -250,18 +252,32 @@ def _formatted(text: str) -> str:
     return done.stdout if done.returncode == 0 else text
 
 
-def _known(root: Path) -> dict[str, str]:
-    """What each file was when it was generated, as a digest."""
-    if not (root / Paths.ADOPTION).exists():
-        return {}
-    return dict(tables.read_json(root / Paths.ADOPTION).get("files", {}))
+def _known(root: Path) -> dict[str, set[str]]:
+    """What each file was when it was generated, as digests: more than one after an adoption that was interrupted."""
+    stored = _stored(root)
+    known: dict[str, set[str]] = {}
+    for files in (stored.get("files", {}), *stored.get("interrupted", [])):
+        for name, digest in files.items():
+            known.setdefault(name, set()).add(digest)
+    return known
+
+
+def _stored(root: Path) -> dict[str, Any]:
+    return tables.read_json(root / Paths.ADOPTION) if (root / Paths.ADOPTION).exists() else {}
+
+
+def _announce(texts: Mapping[str, str], root: Path) -> None:
+    """Record what is going to be written: after a kill in between, the files do not count as changed by the user."""
+    stored = _stored(root)
+    digests = {name: _digest(text) for name, text in texts.items() if text}
+    tables.write_json({**stored, "interrupted": [*stored.get("interrupted", []), digests]}, root / Paths.ADOPTION)
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
 
 
-def _refuse_changed(texts: Mapping[str, str], known: Mapping[str, str], root: Path, force: bool) -> None:
+def _refuse_changed(texts: Mapping[str, str], known: Mapping[str, set[str]], root: Path, force: bool) -> None:
     if force:
         return
     said = []
@@ -270,7 +286,7 @@ def _refuse_changed(texts: Mapping[str, str], known: Mapping[str, str], root: Pa
         if not file.exists():
             continue
         now = file.read_text(encoding="utf-8")
-        if now == text or _digest(now) == known.get(name):
+        if now == text or _digest(now) in known.get(name, ()):
             continue
         lines = difflib.unified_diff(
             now.splitlines(), text.splitlines(), f"{name} (yours)", f"{name} (adopted)", lineterm=""
