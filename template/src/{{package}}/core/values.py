@@ -155,7 +155,8 @@ def to_time(texts: pa.ChunkedArray, style: str, zone: str = "UTC") -> pd.Series:
 
 def zoned(values: pa.ChunkedArray, zone: str) -> pd.Series:
     """Moments that came typed, in UTC; one without a zone is of the clocks in `zone`."""
-    moments = pd.Series(values.cast(pa.timestamp("us", getattr(values.type, "tz", None))).to_pandas())
+    microseconds = pa.timestamp("us", getattr(values.type, "tz", None))
+    moments = pd.Series(pc.cast(values, microseconds, safe=False).to_pandas())  # nanoseconds are cut off
     moments = pd.Series(pd.to_datetime(moments))
     if moments.dt.tz is None:
         moments = moments.dt.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")

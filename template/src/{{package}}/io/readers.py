@@ -375,6 +375,8 @@ def _encoding(start: bytes) -> str:
 
 def _separator(text: str) -> str:
     """The mark that cuts most lines into the same number of fields, more than one."""
+    if line := SEPARATOR_LINE.match(text):
+        return line[1]
     text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
     best, score = ",", 0.0
     for mark in (",", ";", "\t", "|"):
@@ -393,6 +395,10 @@ def _separator(text: str) -> str:
     return best
 
 
+SEPARATOR_LINE = re.compile(r"\ufeff?sep=([,;|\t])[\r\n]+")
+"""A line above the header that states the separator for Excel."""
+
+
 def _lines(text: io.TextIOBase, separator: str) -> Any:
     """The rows of a CSV file; a value may be as long as elsewhere, not 131,072 characters alone."""
     csv.field_size_limit(max(BLOCK, csv.field_size_limit()))
@@ -400,7 +406,11 @@ def _lines(text: io.TextIOBase, separator: str) -> Any:
 
 
 def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
-    header, names = _header(table, system, path)
+    header, names, above = _header(table, system, path)
+    if columns and len(header) == 1 and names[0] not in columns and (other := _separator(header[0])) != table.separator:
+        raise SourceError(
+            f"{path} separates values by {other!r}, and io/source.py states {table.separator!r}. Write both in the same way."
+        )
     wanted = names if columns is None else [name for name in columns if name in names]
     count_only = wanted or names[:1]
     wrong: list[Any] = []
@@ -413,7 +423,7 @@ def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, sa
         reader = pyarrow.csv.open_csv(
             _opened(system, path),
             read_options=pyarrow.csv.ReadOptions(
-                block_size=BLOCK, column_names=names, encoding=table.encoding,
+                block_size=BLOCK, column_names=names, encoding=table.encoding, skip_rows=above,
                 skip_rows_after_names=int(table.header is not False),
             ),
             parse_options=pyarrow.csv.ParseOptions(
@@ -447,9 +457,12 @@ class EncodingError(SourceError):
     """A text file has bytes that its encoding does not know."""
 
 
-def _header(table: Table, system: Any, path: str) -> tuple[list[str], list[str]]:
+def _header(table: Table, system: Any, path: str) -> tuple[list[str], list[str], int]:
+    """Return the header as written, the names of the columns, and the number of lines above the header."""
     with _opened(system, path) as stream:
         text = codecs.getincrementaldecoder(table.encoding)(errors="replace").decode(stream.read(HEAD)).lstrip("\ufeff")
+    above = int(SEPARATOR_LINE.match(text) is not None)
+    text = SEPARATOR_LINE.sub("", text, count=1)
     reader = _lines(io.StringIO(text, newline=None), table.separator)
     try:
         first = [row for _, row in zip(range(LOOKED_AT), filter(None, reader), strict=False)]
@@ -460,13 +473,13 @@ def _header(table: Table, system: Any, path: str) -> tuple[list[str], list[str]]
     if not first:
         raise SourceError(f"{path} is empty.")
     if table.header is False:
-        return first[0], [f"column_{place}" for place in range(1, len(first[0]) + 1)]
+        return first[0], [f"column_{place}" for place in range(1, len(first[0]) + 1)], above
     if table.header is None and len(first[0]) > 1 and _is_data(first[0], first[1:]):
         raise SourceError(
             f"{path} seems to have no header: its first line is {', '.join(first[0][:4])} ... Put the names of the columns "
             "there. If it is a header, say HEADER=yes; HEADER=no calls the columns column_1, column_2, ..."
         )
-    return first[0], clean_names(first[0])
+    return first[0], clean_names(first[0]), above
 
 
 def _is_data(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
@@ -504,7 +517,14 @@ def _uneven(table: Table, system: Any, path: str, width: int) -> str:
         text = io.TextIOWrapper(stream, encoding=table.encoding, errors="replace", newline=None)
         reader = _lines(text, table.separator)
         for row in reader:
+            if reader.line_num == 1 and SEPARATOR_LINE.match(f"{table.separator.join(row)}\n"):
+                continue
             if row and len(row) != width:
+                if width == 1:
+                    return (
+                        f"line {reader.line_num} of {path} has {len(row)} fields, the header has 1. The header has to be the "
+                        "first line: remove titles and comments above it."
+                    )
                 return (
                     f"line {reader.line_num} of {path} has {len(row)} fields, the header has {width}: "
                     f"{table.separator.join(row)[:80]} ... Mend the line; a value with {table.separator!r} in it stands in quotes."
