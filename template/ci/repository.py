@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ci.environment import for_child, for_git
@@ -57,14 +60,25 @@ def install_hook() -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other setup of this folder is between its first command of git and its last."""
+    lock = folder / ".cache" / "setup.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> int:
     """Return 0 if the folder is a repository with a commit, else 1."""
     try:
-        create(Path.cwd())
+        with alone(Path.cwd()):
+            create(Path.cwd())
+            reason = install_hook()
     except RepositoryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    reason = install_hook()
     if reason:
         print(
             f"note: commits are not checked here, because the hook was not installed ({reason}). `make check` checks."

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,16 @@ def test_a_hook_that_cannot_be_installed_is_reported(
     said = capsys.readouterr().out
     assert "commits are not checked here" in said
     assert "core.hooksPath" in said
+
+
+def test_a_second_setup_waits_for_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "install_hook", lambda: "")
+    with ThreadPoolExecutor(1) as pool:
+        with repository.alone(folder):
+            second = pool.submit(repository.main)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+            assert not (folder / ".git").exists()
+        assert second.result(timeout=60) == 0
+    assert git("log", "--format=%s") == repository.FIRST
+    assert ".cache" not in git("ls-files")
