@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from . import NAME, ProjectError, UnreachableError
 from .environment import restart_for_model
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -35,13 +34,12 @@ def main() -> None:
         else:
             settings.apply()
         code = app(standalone_mode=False)
+    except SettingsError as error:
+        fail(str(error), 2)
     except ProjectError as error:
         fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
         fail("stopped; what was finished is kept.", 130)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
-        fail(f"the settings in .env or the environment cannot be used: {wrong}.", 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # of the command line: typer keeps the class to itself
             fail(f"{error.format_message()}; `make` lists how each command is called.", 2)

@@ -4,16 +4,20 @@ import contextlib
 import getpass
 import os
 import re
+import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from . import ProjectError
 from .environment import for_child, without_file_only
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -54,11 +58,28 @@ def site_cache(project: Path) -> str:
     return str(folder)
 
 
+class SettingsError(ProjectError):
+    """A setting has an invalid value; the text has its name, its value and what is valid."""
+
+
+def _reason(kind: type[BaseSettings], fault: "ErrorDetails") -> str:
+    """Return why a setting is not valid, without its value if the setting is a secret."""
+    name = str(fault["loc"][0])
+    field = kind.model_fields.get(name)
+    value = "" if field is None or field.annotation is SecretStr else f" is {str(fault['input'])[:80]!r}"
+    return f"{name.upper()}{value}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
 class Settings(BaseSettings):
     """One value per outside thing, read once."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILE, env_file_encoding=ENCODING, frozen=True, extra="ignore", env_ignore_empty=True
+        env_file=ENV_FILE,
+        env_file_encoding=ENCODING,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     source_uri: str = ""
@@ -93,7 +114,7 @@ class Settings(BaseSettings):
     header_timeout_seconds: float = Field(default=10, gt=0)
     accept_asked_at: bool = False
     prediction_log: Path = Path("predictions")
-    log_flush_seconds: float = Field(default=1, gt=0)
+    log_flush_seconds: float = Field(default=1, gt=0, le=3600)
     log_keep_days: int = Field(default=90, ge=1)
     log_batch_rows: int = Field(default=10_000, ge=0)
     labels_uri: str = "labels"
@@ -107,15 +128,27 @@ class Settings(BaseSettings):
     precomputed_hours: float = Field(default=24, gt=0)
 
     def __init__(self, **values: Any) -> None:
-        """Raises: ProjectError: If .env is not UTF-8."""
+        """Raises: ProjectError: If .env is not UTF-8. SettingsError: If a setting has an invalid value."""
         try:
             super().__init__(**values)
+        except ValidationError as error:
+            invalid = "; ".join(_reason(type(self), fault) for fault in error.errors())
+            raise SettingsError(f"the settings in .env or the environment cannot be used: {invalid}.") from error
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             raise ProjectError(
                 f"{ENV_FILE} is not UTF-8 ({error.reason}, line {line}), so its settings cannot be read. Save it as UTF-8, "
                 f"for example: iconv -f latin1 -t utf-8 {ENV_FILE} > {ENV_FILE}.new && mv {ENV_FILE}.new {ENV_FILE}"
             ) from error
+
+    @classmethod
+    def of_command(cls) -> Self:
+        """Return the settings; if they cannot be used, print the reason and end the process with exit code 2."""
+        try:
+            return cls()
+        except ProjectError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from error
 
     @cached_property
     def who(self) -> str:

@@ -11,7 +11,7 @@ from ..settings import Settings
 
 def main() -> int:
     """Compact each log of this host, and keep LOG_KEEP_DAYS of it; 1 if one could not be."""
-    settings, failed = Settings(), False
+    settings, failed = Settings.of_command(), False
     for folder in deployed.logs(settings):
         try:
             done = prediction_log.compact(folder, settings.log_keep_days)
