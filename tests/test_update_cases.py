@@ -398,3 +398,60 @@ def test_a_plan_needs_no_clean_project(small: Small) -> None:
     said = small.update("--plan")
     assert "code.py" in said and "notes.md" in said
     assert "not committed" in small.update(fails=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["rebase", "--interactive", "HEAD^"], "git rebase --continue, or git rebase --abort"),
+        (["merge", "--no-commit", "--no-ff", "other"], "git commit, or git merge --abort"),
+        (["cherry-pick", "clash"], "git cherry-pick --continue, or git cherry-pick --abort"),
+        (["revert", "HEAD^"], "git revert --continue, or git revert --abort"),
+        (["bisect", "start"], "git bisect reset"),
+    ],
+)
+def test_an_update_does_not_start_in_the_middle_of_another_command_of_git(
+    words: list[str], remedy: str, small: Small
+) -> None:
+    project = small.start()
+    small.release()
+    for branch, file in (("other", "note.md"), ("clash", "other.py")):
+        git(project, "switch", "--quiet", "--create", branch, "main")
+        (project / file).write_text("of another branch\n")
+        commit(project)
+    git(project, "switch", "--quiet", "main")
+    small.edit("other.py", "= 7", "= 77")
+    small.edit("other.py", "= 77", "= 777")
+    subprocess.run(
+        ["git", "-c", "user.name=Ada", "-c", "user.email=ada@localhost", *words],
+        cwd=project, env=clean_environment(GIT_SEQUENCE_EDITOR="sed -i 1s/pick/edit/"), capture_output=True, check=False,
+    )  # fmt: skip
+    said = small.update(fails=True)
+    assert remedy in said and "git add --all" not in said
+    assert "update/" not in git(project, "branch")
+    small.update("--plan")
+
+
+def test_an_update_with_conflicts_is_continued_and_not_committed(small: Small) -> None:
+    conflict(small)
+    small.update(fails=True)
+    said = small.update(fails=True)
+    assert "make update CONTINUE=1" in said and "git add --all" not in said
+
+
+def test_a_branch_that_another_worktree_has_is_found_before_the_update(small: Small, tmp_path: Path) -> None:
+    project = small.start()
+    small.release()
+    other = tmp_path / "other tree"
+    git(project, "worktree", "add", "--quiet", "-b", "update/v1.1.0", str(other))
+    said = small.update(fails=True)
+    assert f"git worktree remove {other}" in said and not (project / ".cache/update/tree").exists()
+
+
+def test_an_update_of_a_commit_without_a_branch_names_commands_that_work(small: Small) -> None:
+    project = small.start()
+    small.release()
+    git(project, "switch", "--quiet", "--detach")
+    start = git(project, "rev-parse", "HEAD")
+    said = small.update()
+    assert f"git switch {start}" not in said and "git switch <your branch> && git merge update/v1.1.0" in said

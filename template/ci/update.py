@@ -55,6 +55,15 @@ CHECKS = PLACE / "checks.log"
 """The whole output of the last checks."""
 BACKUPS = 3
 LENT = ("GITHUB_TOKEN", "UPDATE_TOKEN", "FLEET_TOKEN")
+IN_PROGRESS = {
+    "rebase-merge": "git rebase --continue, or git rebase --abort",
+    "rebase-apply": "git rebase --continue or git am --continue, or the same with --abort",
+    "MERGE_HEAD": "git commit, or git merge --abort",
+    "CHERRY_PICK_HEAD": "git cherry-pick --continue, or git cherry-pick --abort",
+    "REVERT_HEAD": "git revert --continue, or git revert --abort",
+    "BISECT_LOG": "git bisect reset",
+}
+"""Files of git's folder that an unfinished command leaves, each with the commands that end it."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +200,37 @@ def clean(project: Path, plan: bool = False) -> None:
     if not top or Path(top).resolve() != project.resolve():
         raise OriginError(f"{project} is no git repository of its own; `make setup` makes it one")
     dirty = git(project, "status", "--porcelain", *(["--", ANSWERS] if plan else [])).splitlines()
+    listed = "\n  ".join(dirty[:10])
+    if not plan:
+        _settled(project, listed)
     if dirty:
-        listed = "\n  ".join(dirty[:10])
         raise OriginError(
             f"these are not committed, so an update could hurt them:\n  {listed}\nCommit them (git add --all && git commit) or put them "
             "away (git stash --include-untracked), then do it again."
         )
+
+
+def _settled(project: Path, dirty: str) -> None:
+    """Refuse to start in the middle of an update, a merge or a rebase: git could not change the branch afterwards.
+
+    Raises:
+        OriginError: If one is not finished.
+    """
+    unmerged = git(project, "ls-files", "--unmerged")
+    if unmerged and (project / STATE).exists() and State.load(project).branch == head(project):
+        raise OriginError(
+            f"the update on this branch has conflicts:\n  {dirty}\nDecide, git add them, then make update CONTINUE=1. "
+            "make update-undo goes back."
+        )
+    for name, remedy in IN_PROGRESS.items():
+        if (project / git(project, "rev-parse", "--git-path", name).strip()).exists():
+            files = f":\n  {dirty}" if dirty else ""
+            raise OriginError(
+                f"a git command is not finished here ({name}), and an update cannot change the branch{files}\nFinish it or take it "
+                f"back ({remedy}), then do it again."
+            )
+    if unmerged:
+        raise OriginError(f"these files have conflicts:\n  {dirty}\nDecide, git add them and commit, then do it again.")
 
 
 def choose(project: Path, origin: Origin, ref: str, given: Mapping[str, str]) -> tuple[Release, Release] | None:
@@ -715,8 +749,24 @@ def free(project: Path, branch: str) -> None:
         raise OriginError("this is the branch of that update; git switch to yours first, or make update CONTINUE=1")
     if tip(project, branch) and not by_updates(project, "HEAD", branch):
         raise OriginError(
-            f"the branch {branch} is there, with commits that no update made. Merge it, or put it away: git branch --move {branch} mine"
+            f"the branch {branch} is there, with commits that are not on {head(project)} and that no update made. Merge it, or put it "
+            f"away: git branch --move {branch} mine"
         )
+    used = worktree(project, branch)
+    if used:
+        raise OriginError(
+            f"the branch {branch} is checked out in the worktree {used}, so git does not replace it. Switch to another branch there, or "
+            f"remove it: git worktree remove {used}"
+        )
+
+
+def worktree(project: Path, branch: str) -> str:
+    """Return the worktree in which a branch is checked out; empty if there is none."""
+    for entry in git(project, "worktree", "list", "--porcelain").split("\n\n"):
+        fields = dict(line.partition(" ")[::2] for line in entry.split("\n"))
+        if fields.get("branch") == f"refs/heads/{branch}":
+            return fields["worktree"]
+    return ""
 
 
 def switch(project: Path, branch: str) -> None:
@@ -1003,8 +1053,13 @@ def _after_conflict(state: State) -> str:
     # Commands of git, not of make: with marks in it, the Makefile may not work.
     return (
         f"error: this is the branch {state.branch} now, with marks in those files; none of your edits is lost. Decide, git add them, "
-        f"then make update CONTINUE=1. Back to where you were: git reset --hard && git switch {state.start}"
+        f"then make update CONTINUE=1. Back to where you were: git reset --hard && git switch {_switchable(state.start)}"
     )
+
+
+def _switchable(start: str) -> str:
+    """Return what `git switch` takes to go back to a branch, or to a commit without one."""
+    return f"--detach {start}" if len(start) >= 40 and not set(start) - set("0123456789abcdef") else start
 
 
 def done(project: Path, state: State, said: str) -> int:
@@ -1012,7 +1067,12 @@ def done(project: Path, state: State, said: str) -> int:
     state.save(project)
     print(f"\n{state.release} on the branch {state.branch}; {said}")
     print(f"  look    git diff {state.start}...{state.branch}")
-    print(f"  keep    git switch {state.start} && git merge {state.branch}")
+    if tip(project, f"refs/heads/{state.start}"):
+        print(f"  keep    git switch {state.start} && git merge {state.branch}")
+    else:
+        print(
+            f"  keep    git switch <your branch> && git merge {state.branch}    (the update began on the commit {state.start[:12]})"
+        )
     print("  back    make update-undo    files, packages and databases as they were")
     return 0
 
