@@ -349,13 +349,22 @@ def _show(report: Any, seconds: float) -> None:
     version = f"{outcome.version}, {outcome.status}" if outcome.version else "none: kept in MLflow, not registered"
     table.add_row("version", version)
     if outcome.champion and outcome.champion != outcome.version:
-        table.add_row("champion", f"{outcome.champion}; `make promote` puts the challenger in its place")
+        table.add_row("champion", f"{outcome.champion}{_way_up(outcome)}")
     steps = ", ".join(f"{name} {taken:.1f}" for name, taken in report.seconds.items())
     table.add_row("seconds", f"{seconds:.1f} in all: {steps}" + ("" if report.fresh else "; nothing has changed"))
     table.add_row("report", "reports/report.html (`make report` shows where)")
     table.add_row("MLflow", "`make ui` opens its page")
     print()
     _console().print(table)
+
+
+def _way_up(outcome: Any) -> str:
+    """How a version becomes champion: one that is no challenger, such as after a rollback, has to be named."""
+    if outcome.version is None:
+        return ""
+    if outcome.status == "challenger":
+        return "; `make promote` puts the challenger in its place"
+    return f"; `make promote VERSION={outcome.version} WHY=...` puts version {outcome.version} in its place"
 
 
 def _console() -> Console:
