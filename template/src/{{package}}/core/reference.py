@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.contract import Contract, as_text
 
 VERSION = 2
+CLOSE = 1e-9  # values that differ by no more than this share of their size are one
 BINS = 20  # of a number, with about as many rows each
 TAILS = (0.001, 0.01, 0.99, 0.999)  # edges beside theirs
 CATEGORIES = 200  # names of a text that are counted one by one
@@ -125,7 +126,7 @@ def numbers(values: np.ndarray, spells: Spells = (), more: Sequence[float] = ())
     """
     missing = np.isnan(values)
     edges = _edges(values[~missing], more)
-    cells = np.searchsorted(edges, values)
+    cells = bins(edges, values)
     counts = np.bincount(cells[~missing], minlength=len(edges) + 1)
     return {
         "missing": int(missing.sum()),
@@ -133,6 +134,24 @@ def numbers(values: np.ndarray, spells: Spells = (), more: Sequence[float] = ())
         "counts": counts.tolist(),
         "alike": _alike(np.where(missing, -1, cells), len(counts), spells),
     }
+
+
+def bins(edges: Sequence[float] | np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the bin of each value: how many edges lie below it.
+
+    A value that differs from an edge by less than 1e-9 of its size is taken for the edge: what went through JSON or CSV is off in the
+    last digits, and a value that many rows share has a bin that is no wider than that.
+
+    Args:
+        edges: ascending.
+        values: float64 of shape (rows,); NaN is in the last bin.
+    """
+    edges = np.asarray(edges, dtype="float64")
+    if not len(edges):
+        return np.zeros(len(values), dtype=np.int64)
+    room = CLOSE * np.abs(values) + np.finfo("float64").tiny
+    upto = np.searchsorted(edges, values + room, side="right")
+    return upto - ((upto > 0) & (edges[np.maximum(upto - 1, 0)] >= values - room))
 
 
 def _edges(known: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
@@ -229,7 +248,7 @@ def _labels(y: np.ndarray, contract: Contract, spells: Spells) -> dict[str, Any]
 
 def _observed(column: Mapping[str, Any], scores: np.ndarray, true: np.ndarray) -> dict[str, list[float | None]]:
     """By bin the mean score and square, and how often what was predicted came true; None in a bin without a row."""
-    cells, size = np.searchsorted(column["edges"], scores), len(column["counts"])
+    cells, size = bins(column["edges"], scores), len(column["counts"])
     rows, hits, sums, squares = (
         np.bincount(cells, weight, minlength=size) for weight in (None, true.astype("float64"), scores, scores**2)
     )
@@ -466,7 +485,7 @@ def levels(values: pd.Series, column: Mapping[str, Any]) -> np.ndarray:
     if "edges" in column:
         found, counts = as_numbers(values), np.array(column["counts"], dtype="float64")
         middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
-        level = np.minimum(middle * LEVELS, LEVELS - 1)[np.searchsorted(column["edges"], found)]
+        level = np.minimum(middle * LEVELS, LEVELS - 1)[bins(column["edges"], found)]
         return np.where(np.isnan(found), MISSING, level).astype("uint8")
     names = sorted(column["values"])
     if is_flag(values, names):

@@ -77,12 +77,13 @@ def with_classes(pairs: Iterable[Fold], y: np.ndarray) -> list[Fold]:
 
 
 def copies_of(inputs: pd.DataFrame) -> np.ndarray:
-    """A number for each row that copies of it share: a hash of all its values.
+    """A number for each row that copies of it share: a hash of all its values, of numbers at the precision of float32.
 
     Returns:
         uint64 array of shape (rows,).
     """
-    return pd.util.hash_pandas_object(inputs, index=False).to_numpy()
+    floats = dict.fromkeys(inputs.select_dtypes("float"), "float32")
+    return pd.util.hash_pandas_object(inputs.astype(floats), index=False).to_numpy()
 
 
 def drawn_for_test(

@@ -74,9 +74,11 @@ def train() -> None:
     print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
     best = study.best_params
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
-    newest = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
+    rows = _some_of(*_season(run), run.seed)
+    if rows.empty:  # a window may end long after its newest row
+        rows = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
     manifest = _manifest(run, best, inputs, y, final)
-    bundle.save(Paths.BUNDLE, final, manifest, _nobodys(newest, EXAMPLES, run.seed), _reference(final, newest, run))
+    bundle.save(Paths.BUNDLE, final, manifest, _nobodys(rows, EXAMPLES, run.seed), _reference(final, rows, run))
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
@@ -159,11 +161,11 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
     }
 
 
-def _nobodys(newest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Rows that keep the contract and are nobody's: each value is drawn from another row of the newest part, and ids are made
+def _nobodys(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Rows that keep the contract and are nobody's: each value is drawn from another row of the reference, and ids are made
     up, so that whoever is forgotten is not remembered by a model."""
     random = np.random.default_rng(seed)
-    drawn = {name: newest[name].iloc[random.integers(0, len(newest), count)].array for name in newest}
+    drawn = {name: rows[name].iloc[random.integers(0, len(rows), count)].array for name in rows}
     kind = CONTRACT[CONTRACT.id].kind
     drawn[CONTRACT.id] = pd.array(
         [f"example-{number}" if kind == "string" else number for number in range(1, count + 1)]
@@ -171,11 +173,9 @@ def _nobodys(newest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(drawn)
 
 
-def _reference(final: Any, newest: pd.DataFrame, run: Run) -> dict[str, Any]:
+def _reference(final: Any, rows: pd.DataFrame, run: Run) -> dict[str, Any]:
     """What rows of this season look like and what the model answers to rows that it did not learn from, for whoever compares
     production with them, and rows that stand for "nothing known"."""
-    rows = _some_of(*_season(run), run.seed)
-    rows = newest if rows.empty else rows  # a window may end long after its newest row
     try:
         judged = split.test(run)
     except ProjectError:  # there are none: evaluate says so
@@ -185,7 +185,7 @@ def _reference(final: Any, newest: pd.DataFrame, run: Run) -> dict[str, Any]:
     scores = bundle.score(final, inputs, len(CONTRACT.classes))
     y = CONTRACT.labels(judged[CONTRACT.target]) if len(judged) else None
     background = json.loads(
-        _nobodys(newest, BACKGROUND, run.seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
+        _nobodys(rows, BACKGROUND, run.seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
     )
     return {
         **reference(rows, scores, CONTRACT, y, judged, run.seed),
