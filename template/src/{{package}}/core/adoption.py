@@ -331,9 +331,10 @@ def _number(column: Column, warnings: list[str]) -> _Target:
 def _time(column: Column) -> tuple[contract.Column, Decision]:
     name = column.name
     if column.guess.kind != "time":
+        variable = "STYLE_" + re.sub("[^A-Za-z0-9_]", "_", name)
         raise AdoptionError(
             f"TIME={name} holds no times ({_some(column)}). Known are ISO 8601 and the usual orders of day, month and year; "
-            "for others give a strptime format in io/source.py."
+            f"name another style as strptime does, {variable}=%d.%m.%y, or {variable}=seconds for seconds since 1970."
         )
     if column.minimum >= column.maximum:
         raise AdoptionError(f"TIME={name} is the same in all rows; leave TIME out.")

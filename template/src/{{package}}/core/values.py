@@ -40,6 +40,7 @@ TIME_STYLES = (
     "ISO8601",
     *(f"{day}{clock}" for clock in _CLOCKS for day in _DAYS),
     "%a, %d %b %Y %H:%M:%S %z",
+    "%a, %d %b %Y %H:%M:%S %Z",
     "%a %b %d %H:%M:%S %Y",
     "%Y%m%d%H%M%S",
     "%m/%Y",
@@ -164,7 +165,7 @@ def zoned(values: pa.ChunkedArray, zone: str) -> pd.Series:
 
 
 def _moments(given: pd.Series, style: str, zone: str) -> pd.Series:
-    if zone == "UTC" or style.endswith("%z"):
+    if zone == "UTC" or style.endswith(("%z", "%Z")):
         return _utc(pd.to_datetime(given, format=style, utc=True, errors="coerce"))
     own = given.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True, na=False) & given.str.contains(":", na=False)
     found = pd.Series(pd.NaT, given.index, dtype="datetime64[us, UTC]")

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,6 +41,11 @@ KINDS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
+PARTITION = re.compile(r"(?:^|/)([^/=]+=[^/]+)/")
+"""A folder of a partitioned table, as Hive and Spark write it."""
+ENCODINGS = ("cp1251", "koi8-r", "cp1250", "iso8859-2", "cp1253", "cp1254", "cp1257", "cp1255", "cp1256", "cp932", "euc-jp",
+             "gb18030", "big5", "euc-kr", "cp874", "cp437", "cp850", "cp866", "mac-roman")  # fmt: skip
+"""Encodings of text that is not UTF-8, other than cp1252; which one it is cannot be told from the bytes alone."""
 DATABASES = ("sqlite", "duckdb", "postgresql")
 
 
@@ -105,6 +110,8 @@ class Table:
             yield from _database(self, columns)
             return
         system, files = _files(self.location)
+        if part := next((part for path in files if (part := PARTITION.search(path.removeprefix(self.location)))), None):
+            say(f"folders are named by values, such as {part[1]}: these are no column and are passed over.")
         first: tuple[str, list[str]] | None = None
         for path in files:
             with _naming(path):
@@ -356,6 +363,25 @@ def sniff(table: Table) -> Table:
     if "\0" in text:
         raise SourceError(f"{path} is no text; is it a spreadsheet or an archive? Save it as CSV or Parquet.")
     return dataclasses.replace(table, encoding=encoding, separator=_separator(text) if kind == "csv" else ",")
+
+
+def with_columns(table: Table, names: Collection[str]) -> Table:
+    """Return a CSV file in the encoding in which it has all the columns that the user names; as it is where none has.
+
+    Args:
+        table: as `sniff` returns it.
+        names: names of columns.
+    """
+    if table.encoding != "cp1252" or _scheme(table.location) in DATABASES:
+        return table
+    system, files = _files(table.location)
+    if _kind(files[0]) != "csv":
+        return table
+    for encoding in (table.encoding, *ENCODINGS):
+        candidate = dataclasses.replace(table, encoding=encoding)
+        if set(names) <= set(_header(candidate, system, files[0])[1]):
+            return candidate
+    return table
 
 
 def _encoding(start: bytes) -> str:

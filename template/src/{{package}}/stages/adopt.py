@@ -22,7 +22,7 @@ from ..core.adoption import AdoptionError, Plan, check_names, plan
 from ..core.profile import Guess, Profile, decimal_comma, guess, styled
 from ..core.values import RESERVED, renamed
 from ..io import git, tables
-from ..io.readers import DATABASES, DRIVERS, EncodingError, Say, Table, check_location, sniff
+from ..io.readers import DATABASES, DRIVERS, EncodingError, Say, Table, check_location, sniff, with_columns
 from ..settings import Paths, Settings
 
 PACKAGE = Path(__file__).parent.parent
@@ -101,6 +101,12 @@ def adopt(
     table = replace(sniff(Table(location, query=query)), header=options.header)
     target, time, identifier = (renamed(name) for name in (target, time, identifier))
     asked = (target, time, identifier, options.styles)
+    table = with_columns(table, [name for name in (target, time, identifier) if name])
+    if table.encoding not in ("utf-8", "utf-16"):
+        notes.append(
+            f"The text is not UTF-8; it is read as {table.encoding}. If letters are wrong, convert the file: "
+            "iconv -f <encoding> -t utf-8 old.csv > new.csv"
+        )
     try:
         profile = look(table, *asked, notes)
     except EncodingError:
