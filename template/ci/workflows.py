@@ -24,7 +24,8 @@ IGNORED = {
     r"(?:\b(?:if|elif|while|until)|(?:^|[\s;&|({])!)\s+[!({\s]*(?:(?:\S+=\S*|env|time|command|nice)\s+)*make\b": "takes a failure of make for a condition",
     r"\bmake\b[^|;&\n]*\|(?!\|)": "loses the result of make in a pipe",
     r"\bmake\b[^|;&\n]*(?<!&)&(?!&)": "starts make in the background",
-    r"\bmake\b[^|;&\n]*\s-(?:-ignore-errors|-keep-going|-dry-run|-touch|-question|[a-z]*[iknqt][a-z]*)\b": "gives make an option that hides failures",
+    r"\bmake\b[^|;&\n]*\s-(?:-ignore-errors|-keep-going|-dry-run|-just-print|-recon|-touch|-question|-environment-overrides|-(?:old|assume-old|new|assume-new|what-if)[\w-]*|[a-z]*[eiknoqt][a-z]*)\b": "gives make an option that hides failures",
+    r"(?:^|[;\n])\s*exit(?:\s+0)?\s*[;\n][\s\S]*\bmake\b": "ends with success before make",
 }  # fmt: skip
 PRINTED = {
     r"(?:^|[\s;&|(`])env(?:\s+-\S+)*\s*(?:$|[|;&>)`])": "prints the environment",
@@ -39,10 +40,25 @@ PRINTED = {
     r"(?i)toJSON\(\s*(?:secrets|env|vars|github)\s*\)": "prints a whole context",
     r"\b(?:os\.environ|process\.env)\b(?!\s*[\[.])|\bENV\.to_h|\bgetenv\(\)": "prints the environment",
 }  # fmt: skip
-STEERING = re.compile(
-    r"^(?:PYTEST_\w+|COVERAGE?_\w+|RUFF_\w+|MYPY\w*|G?N?U?MAKEFLAGS|MFLAGS|MAKEFILES|ONLY|SKIP|BASH_ENV)$"
+STEERS = (
+    r"(?:PYTEST_\w+|COVERAGE?_\w+|RUFF_\w+|MYPY\w*|G?N?U?MAKEFLAGS|MFLAGS|MAKEFILES|ONLY|SKIP|BASH_ENV|CI|PATH"
+    r"|PYTHON(?:OPTIMIZE|PATH|HOME|STARTUP|WARNINGS|BREAKPOINT))"
 )
+STEERING = re.compile(rf"^{STEERS}$")
 """Variables that make a gate check less."""
+GATE = re.compile(r"\bmake\b[^|;&\n]*\s(?:check|check-lock|standards|test|test-model|review|notebook|audit|pass)\b")
+WHAT_IS_CHECKED = r"(?:tests|ci|src|make|\.github|pyproject\.toml|params\.yaml|champion\.json|uv\.lock|dvc\.lock|\w*[Mm]akefile|\w+\.mk)"
+MISLED = {
+    rf"(?:^|[;&|({{\n]|\bexport\b|\benv\b)\s*(?:\w+=\S*\s+)*{STEERS}=": "sets a variable that changes what a gate checks",
+    r"\bGITHUB_(?:ENV|PATH)\b": "changes the environment of later steps",
+    r"(?:^|[;&|({\n])\s*(?:cd|pushd)\s[\s\S]*\bmake\b": "changes the folder before make",
+    r"\b(?:sed\b[^;&|\n]*\s(?:-\w*i|--in-place)|perl\s+-\w*i|git\s+(?:checkout|switch|restore|reset|apply|rm|revert|stash)\b|patch\s)": "changes files before a gate reads them",
+    rf"\b(?:rm|mv|cp|ln|chmod|truncate|tee|unlink)\s[^;&|\n]*(?<![\w.-]){WHAT_IS_CHECKED}\b": "changes files before a gate reads them",
+    rf">\s*[\"']?(?:\./)?{WHAT_IS_CHECKED}\b": "changes files before a gate reads them",
+}  # fmt: skip
+"""Commands in a job with a gate that lead the gate to other files or settings."""
+INERT = re.compile(r"(?:^|(?<=[\s;&|({]))(?:#[^\n]*|(?:echo|printf|true|false|:)(?=[\s;&|)]|$)[^;&|\n]*)", re.M)
+"""Text of a script that runs nothing: comments, and what is printed."""
 SCRIPTS = re.compile(r"(?:^|/)(?:Makefile|GNUmakefile|makefile|Dockerfile[^/]*|[^/]+\.(?:mk|sh|bash|zsh))$")
 
 
@@ -94,8 +110,26 @@ def weak(workflow: Mapping[str, Any]) -> set[str]:
                 if re.search(shape, command) and not (lasting and "pipe" in what)
             }
             found |= {f"{label}: {what}" for what in printed(command)}
+            if _has_gate(job):
+                found |= {f"{label}: {what}" for what in _misled(command, step, job, workflow)}
             printing = printed(json.dumps(step.get("with", {}), default=str))
             found |= {f"{label}: {what}" for what in printing if "context" in what}
+    return found
+
+
+def _has_gate(job: Mapping[str, Any]) -> bool:
+    return any(GATE.search(str(step.get("run", ""))) for step in steps(job))
+
+
+def _misled(command: str, step: Mapping[str, Any], *around: Mapping[str, Any]) -> set[str]:
+    """Return how a step leads the gates of its job to other files or settings."""
+    found = {what for shape, what in MISLED.items() if re.search(shape, command)}
+    if str(step.get("uses", "")).startswith("actions/checkout@") and isinstance(step.get("with"), dict):
+        found |= {f"checks out another {key}" for key in ("ref", "repository", "path") if key in step["with"]}
+    defaults = [part["defaults"].get("run") for part in around if isinstance(part.get("defaults"), dict)]
+    folders = [part.get("working-directory") for part in (step, *defaults) if isinstance(part, dict)]
+    if "make" in command:
+        found |= {f"runs in the folder {folder}" for folder in folders if folder}
     return found
 
 
@@ -127,14 +161,14 @@ def gates(workflow: Mapping[str, Any]) -> set[str]:
         needs = job.get("needs") or []
         found |= {f"job {name} needs {other}" for other in ([needs] if isinstance(needs, str) else needs)}
         for step in steps(job):
-            for target in re.findall(r"\bmake\b([^|;&\n]*)", str(step.get("run", ""))):
+            for target in re.findall(r"\bmake\b([^|;&\n]*)", INERT.sub("", str(step.get("run", "")))):
                 found.add(f"job {name} runs make {target.strip()} {_condition(step)}".strip())
             environment = step.get("env")
             for key in ("BASE", "RESULTS"):
                 if isinstance(environment, dict) and key in environment:
                     found.add(f"job {name} gives {key} {environment[key]}")
             given = step.get("with")
-            if isinstance(given, dict) and "fetch-depth" in given:
+            if isinstance(given, dict) and str(given.get("fetch-depth")) == "0":
                 found.add(f"job {name} fetches the history")
     return found
 
@@ -152,6 +186,15 @@ def unrequired(workflow: Mapping[str, Any]) -> set[str]:
     return {f"job {name} is not in the `needs` of `pass`" for name in known if name != PASS and name not in needs}
 
 
+def posing(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """Return the jobs that a branch rule can take for the job `pass`, by their names."""
+    known = jobs(now)
+    posing = {name for name, job in known.items() if name != PASS and str(job.get("name", "")).strip() == PASS}
+    if PASS in known and PASS not in jobs(before):
+        posing.add(PASS)
+    return {f"job {name} has the name of the required job `pass`" for name in posing}
+
+
 def weakened(before: str | None, now: str | None) -> list[str]:
     """Return one sentence for each weakness that a workflow did not have before."""
     if now is None:
@@ -159,6 +202,7 @@ def weakened(before: str | None, now: str | None) -> list[str]:
     was, here = load(before), load(now)
     found = weak(here) - weak(was)
     found |= unrequired(here) - unrequired(was)
+    found |= posing(was, here) - posing(was, was)
     found |= {f"no longer: {what}" for what in gates(was) - gates(here)}
     return sorted(found)
 

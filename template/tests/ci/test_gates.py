@@ -90,6 +90,25 @@ def weakened(old: str, new: str, text: str = CI) -> list[str]:
         ("  pull_request:\n", "", "no longer: the trigger pull_request"),
         ("  pull_request:\n", "  pull_request:\n    paths-ignore: ['**']\n", "no longer: the trigger pull_request"),
         ("          fetch-depth: 0\n", "", "no longer: job check fetches the history"),
+        ("          fetch-depth: 0\n", "          fetch-depth: 1\n", "no longer: job check fetches the history"),
+        ("          fetch-depth: 0\n", "          fetch-depth: 0\n          ref: main\n", "checks out another ref"),
+        ("- run: make test\n", "- run: echo make test\n", "no longer: job test runs make test"),
+        ("- run: make test\n", "- run: |\n          date # make test\n", "no longer: job test runs make test"),
+        ("- run: make test\n", "- run: make -e test\n", "an option that hides failures"),
+        ("- run: make test\n", "- run: |\n          exit 0\n          make test\n", "ends with success before make"),
+        ("- run: make test\n", "- run: ONLY=tests/core make test\n", "sets a variable"),
+        ("- run: make test\n", "- run: export A=1 PYTEST_ADDOPTS='-k x'; make test\n", "sets a variable"),
+        ("- run: make test\n", "- run: make test\n        env:\n          PYTHONOPTIMIZE: 1\n", "PYTHONOPTIMIZE changes"),
+        ("- run: make test\n", "- run: echo A=1 >> $GITHUB_ENV\n      - run: make test\n", "environment of later steps"),
+        ("- run: make test\n", "- run: echo $PWD/x >> $GITHUB_PATH\n      - run: make test\n", "environment of later steps"),
+        ("- run: make test\n", "- run: cd other; make test\n", "changes the folder"),
+        ("- run: make test\n", "- run: make test\n        working-directory: other\n", "runs in the folder other"),
+        ("permissions: {}", "permissions: {}\ndefaults:\n  run:\n    working-directory: other", "runs in the folder other"),
+        ("- run: make test\n", "- run: sed -i s/90/1/ pyproject.toml\n      - run: make test\n", "changes files before a gate"),
+        ("- run: make test\n", "- run: rm -rf tests/core\n      - run: make test\n", "changes files before a gate"),
+        ("- run: make test\n", "- run: git checkout HEAD~1\n      - run: make test\n", "changes files before a gate"),
+        ("- run: make test\n", "- run: date > ./tests/conftest.py\n      - run: make test\n", "changes files before a gate"),
+        ("    name: format\n", "    name: pass\n", "job check has the name of the required job"),
         ("- run: make audit\n", "- run: env | sort\n      - run: make audit\n", "prints the environment"),
         ("- run: make audit\n", "- run: printenv\n      - run: make audit\n", "prints the environment"),
         ("- run: make audit\n", "- run: set -x; make audit\n", "xtrace"),
@@ -122,6 +141,9 @@ def test_a_job_that_nothing_waits_for_is_named() -> None:
         ("- run: make test\n", "- run: make test\n      - run: make bench || exit 1\n"),
         ("- run: make test\n", "- run: make test\n      - run: test ! -e log || rm log\n"),
         ("name: tests with the coverage gate", "name: tests"),
+        ("- run: make test\n", "- run: rm -rf /tmp/cache && cp a.txt b.txt\n      - run: make test\n"),
+        ("- run: make test\n", "- run: make test\n      - run: echo done > summary.txt\n"),
+        ("  pass:\n", "  pass:\n    name: all of it\n"),
     ],
 )
 def test_a_change_that_weakens_nothing_is_no_finding(old: str, new: str) -> None:
@@ -134,6 +156,12 @@ def test_what_was_there_before_is_no_finding() -> None:
     assert workflows.weakened(mine, f"{mine}      - run: make more\n") == []
     assert workflows.weakened(None, mine) == ["job mine, step make docs || true: ignores a failure with ||"]
     assert workflows.weakened(mine, mine.replace("on: push", "on: [push, pull_request]")) == []
+
+
+def test_another_workflow_with_the_name_of_the_required_job_is_named() -> None:
+    other = "on: pull_request\njobs:\n  pass:\n    steps:\n      - run: date\n"
+    assert workflows.weakened(None, other) == ["job pass has the name of the required job `pass`"]
+    assert workflows.weakened(other, other.replace("date", "make bench")) == []
 
 
 def test_a_script_that_prints_secrets_is_named() -> None:
