@@ -151,7 +151,7 @@ def bins(edges: Sequence[float] | np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), dtype=np.int64)
     room = CLOSE * np.abs(values) + np.finfo("float64").tiny
     upto = np.searchsorted(edges, values + room, side="right")
-    return upto - ((upto > 0) & (edges[np.maximum(upto - 1, 0)] >= values - room))
+    return np.asarray(upto - ((upto > 0) & (edges[np.maximum(upto - 1, 0)] >= values - room)))
 
 
 def _edges(known: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
