@@ -120,8 +120,16 @@ class Base:
 
     def releases(self) -> tuple[str, str, set[str]]:
         """Return the release of the template at this commit, the one in the work tree, and those that updates brought."""
-        brought = {_release(git("show", f"{update}:./{ANSWERS}", fails=True)) for update in self.updates}
-        return _release(git("show", f"{self.commit}:./{ANSWERS}", fails=True)), _release(read(ANSWERS) or ""), brought
+        return self._recorded("_commit")
+
+    def templates(self) -> tuple[str, str, set[str]]:
+        """Return the address of the template at this commit, the one in the work tree, and those that updates recorded."""
+        return self._recorded("_src_path")
+
+    def _recorded(self, key: str) -> tuple[str, str, set[str]]:
+        brought = {_answer(key, git("show", f"{update}:./{ANSWERS}", fails=True)) for update in self.updates}
+        before = git("show", f"{self.commit}:./{ANSWERS}", fails=True)
+        return _answer(key, before), _answer(key, read(ANSWERS) or ""), brought
 
     def reasoned(self, findings: Iterable[Finding]) -> list[Finding]:
         """Return the findings, each with the reason that a commit since then gives for it."""
@@ -141,8 +149,8 @@ def _differing(commit: str) -> list[str]:
     return listed(*words, commit, "--")
 
 
-def _release(text: str) -> str:
-    found = re.search(r"^_commit:\s*(.*)$", text, re.M)
+def _answer(key: str, text: str) -> str:
+    found = re.search(rf"^{key}:[ \t]*(.*)$", text, re.M)
     return found[1].strip("'\" ") if found else ""
 
 

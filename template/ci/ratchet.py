@@ -6,10 +6,12 @@ import ast
 import io
 import json
 import re
+import sys
 import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -60,6 +62,10 @@ EVERY = {"Exception", "BaseException"}
 UNCOLLECTED = {"collect_ignore", "collect_ignore_glob", "__test__"}
 PRINTS = {"print", "pprint", "pformat", "dumps", "dump", "write", "writelines", "write_text", "echo", "secho", "log"}
 PRINTS |= {"debug", "info", "warning", "error", "critical", "exception"}
+
+FROZEN = re.compile(r"^[^#\n]*\bfrozen[\"']?\s*:\s*[\"']?(?:true|yes|on)\b", re.M | re.I)
+VERIFIED = re.compile(r"^\s*verify\s*=\s*true\b", re.M | re.I)
+LOCK = "uv.lock"
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -140,6 +146,8 @@ def suppressed(path: str, text: str | None) -> Counter[str]:
     tree = parsed(text)
     for node in ast.walk(tree):
         found.update(_kinds(node))
+    if path.startswith("tests/"):
+        found["uncollected"] += sum(_changes_module(node) for node in ast.walk(tree))
     if is_test_file(path):
         found["early-return"] += sum(_early_returns(test) for test in tests(tree))
     return +found
@@ -183,12 +191,38 @@ def _kinds(node: ast.AST) -> Iterator[str]:
             yield "broad-suppress"
         elif "AssertionError" in suppresses:
             yield "caught-assertion"
+        if (called == "parametrize" and _no_values(node)) or (
+            called == "getattr"
+            and arguments
+            and ast.unparse(arguments[0]) in ("pytest", "pytest.mark", "mark", "unittest")
+        ):
+            yield "skip"
         if called == "hookimpl" and any(keyword.arg == "specname" for keyword in node.keywords):
             yield "uncollected"
         if called in PRINTS and any(_whole_environment(one) for one in arguments):
             yield "prints-environment"
     elif isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node).endswith("no_type_check"):
         yield "type-ignore"
+
+
+def _no_values(node: ast.Call) -> bool:
+    """Return whether a parametrization has no values, so that pytest skips the test."""
+    given = [keyword.value for keyword in node.keywords if keyword.arg == "argvalues"] or node.args[1:2]
+    return any(
+        (isinstance(one, (ast.List, ast.Tuple, ast.Set)) and not one.elts)
+        or (isinstance(one, ast.Dict) and not one.keys)
+        or (
+            isinstance(one, ast.Call)
+            and not one.args
+            and ast.unparse(one.func) in ("list", "tuple", "set", "dict", "range")
+        )
+        for one in given
+    )
+
+
+def _changes_module(node: ast.AST) -> bool:
+    """Return whether a node can remove tests from their module without naming them."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("globals", "sys._getframe", "delattr")
 
 
 def _whole_environment(node: ast.AST) -> bool:
@@ -326,6 +360,58 @@ def lowered_settings(base: Base) -> Iterator[Finding]:
         nested = name == "pyproject.toml" and path != name and text is not None and "[tool.ruff" in text
         if text is not None and (name in CONFIGURATION or nested):
             yield Finding(path, path, f"{path} takes precedence over the settings of pyproject.toml")
+        if path.endswith(".pyi") and base.read(path) is None and read(path[:-1]) is not None:
+            yield Finding(path, path, f"{path} hides {path[:-1]} from the type checker")
+
+
+def shadowing_modules(base: Base) -> Iterator[Finding]:
+    """Find new modules that Python imports instead of those that the gates need."""
+    installed: set[str] | None = None
+    for path in base.changed:
+        *folders, name = path.removesuffix("/__init__.py").split("/")
+        module = name.removesuffix(".py")
+        if (
+            not path.endswith(".py")
+            or folders not in ([], ["ci"], ["src"])
+            or read(path) is None
+            or base.read(path) is not None
+        ):
+            continue
+        if installed is None:
+            installed = {*sys.stdlib_module_names, *metadata.packages_distributions()}
+        if module in ("sitecustomize", "usercustomize") or (folders != ["src"] and module in installed):
+            yield Finding(path, path, f"{path} replaces the module {module} in the gates, or runs before them")
+
+
+def lowered_data_checks(base: Base) -> Iterator[Finding]:
+    """Find stages that no longer run when their inputs change, and data that is no longer verified."""
+    for path in base.changed:
+        before, now = base.read(path) or "", read(path) or ""
+        if PurePosixPath(path).name == "dvc.yaml" and _count(FROZEN, now) > _count(FROZEN, before):
+            yield Finding(path, "frozen", f"{path} freezes a stage: it no longer runs when its inputs change")
+        if path == ".dvc/config" and _count(VERIFIED, now) < _count(VERIFIED, before):
+            yield Finding(path, "verify", f"{path} no longer verifies what the remote store returns")
+
+
+def _count(shape: re.Pattern[str], text: str) -> int:
+    return len(shape.findall(text))
+
+
+def other_sources(base: Base) -> Iterator[Finding]:
+    """Find packages in uv.lock from places that the lock of the base does not have."""
+    before, now = base.read(LOCK), read(LOCK)
+    if LOCK not in base.changed or not before or not now:
+        return
+    from ci.origin import OriginError  # both need more than the standard library
+    from ci.propose import unexpected
+
+    try:
+        found = unexpected(before.encode(), now.encode())
+    except (OriginError, ValueError, KeyError, TypeError) as error:
+        found = [f"the lock cannot be read: {error}"]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        yield Finding(LOCK, LOCK, f"{LOCK} has packages from other places than before: {'; '.join(found[:3])}{more}")
 
 
 # --------------------------------------------------------------------------------------------- The gates themselves
@@ -351,6 +437,9 @@ def _recipes(text: str | None) -> list[str]:
     gates = "|".join((*TARGETS, re.escape(".venv/.ready")))
     shape = rf"^ *(?:(?:[\w\-./]+ +)*(?:{gates})(?: +[\w\-./]+)*\s*&?::?(?!=).*|\.(?:IGNORE|SHELLFLAGS|ONESHELL)\b.*"
     shape += r"|(?:-|s)?include\b.*|.*\$[({]eval\b.*|(?:define|undefine) .*"
+    # A target in a variable, such as $(NAME) or $(A)st, can be a gate; one with a slash, such as $(FOLDER)/x, is a file.
+    shape += r"|[^\t#:=\n][^#:=\n]*(?<!\S)[\w.\-]*\$[({]\w+[)}][\w.\-]*(?![/\w.$(\-])[^#:=\n]*::?(?!=).*"
+    shape += r"|(?<![\w$])[\w.\-]*\$[({]\w+[)}][\w.\-]*(?![/\w.$(\-])[^#:=\n]*::?(?!=).*"
     shape += rf"|(?:(?:export|override|private) +)*(?:{STEERING})\s*[:+?!]*=.*)$"
     joined = (text or "").replace("\\\n", " ")
     return [line.strip() for line in re.findall(shape, joined, re.M)]
@@ -367,7 +456,19 @@ def unknown_release(base: Base) -> Iterator[Finding]:
         yield Finding(ANSWERS, ANSWERS, text)
 
 
+def unknown_template(base: Base) -> Iterator[Finding]:
+    """Find another template in the answers that no update recorded: updates run its code."""
+    before, now, brought = base.templates()
+    if before and now and before != now and now not in brought:
+        text = (
+            f"{ANSWERS} names the template {now} instead of {before}, and updates run code of the template. `make update TEMPLATE={now}` "
+            "records another address"
+        )
+        yield Finding(ANSWERS, ANSWERS, text)
+
+
 def compared(base: Base) -> list[Finding]:
     """Return everything that a change lowers; what a commit of an update brought is not a change of the project."""
     found = [*lost_tests(base), *more_suppressed(base), *lowered_settings(base), *changed_gates(base)]
-    return [*unknown_release(base), *found]
+    found += [*shadowing_modules(base), *lowered_data_checks(base), *other_sources(base)]
+    return [*unknown_release(base), *unknown_template(base), *found]
