@@ -281,8 +281,8 @@ def _load(path: Path, model: type[Model]) -> Model:
         wanted = "`make pipeline` writes it" if path == RUN else "restore it with `git checkout params.yaml`"
         raise ParamsError(f"{path} is missing; {wanted}.")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path} is no YAML: {error}. Compare it with `git diff {path}`.") from error
     if not isinstance(content, dict):
         raise ParamsError(f"{path} should be a list of `key: value` lines, not {type(content).__name__}.")

@@ -278,7 +278,7 @@ def load(
         BundleError: If a file is missing, changed or was added, or the digest is not the recorded one.
         StaleBundleError: If it cannot be loaded with the packages installed here.
     """
-    files = files_of(folder)
+    files = _files_of_bundle(folder)
     trusted(files)
     _check(files, folder, digest)
     try:
@@ -312,7 +312,7 @@ def contents(folder: Path, digest: str = "") -> dict[str, bytes]:
     Raises:
         BundleError: If a file is missing, changed or was added, or the digest is not the recorded one.
     """
-    files = files_of(folder)
+    files = _files_of_bundle(folder)
     _check(files, folder, digest)
     return files
 
@@ -321,7 +321,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """The files of a folder as they are, by name.
 
     Raises:
-        BundleError: If one of them goes while they are read.
+        BundleError: If one of them goes while they are read, or cannot be read.
     """
     try:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -329,6 +329,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
         raise BundleError(
             f"the bundle in {folder} is just being replaced: {error.filename} has gone. Load it again."
         ) from error
+    except OSError as error:
+        raise BundleError(
+            f"the bundle in {folder} cannot be read ({error}). Let this account read all of its files."
+        ) from error
+
+
+def _files_of_bundle(folder: Path) -> dict[str, bytes]:
+    present = (folder / CHECKSUMS).is_file()  # a folder without it may be any, and large
+    files = files_of(folder) if present else {}
+    if CHECKSUMS not in files:
+        raise BundleError(
+            f"{folder} is no bundle: it has no {CHECKSUMS}. `make bundle` makes the one that services load, "
+            "`make pipeline` models/bundle."
+        )
+    return files
 
 
 def expected_rows(expected: Mapping[str, Any]) -> dict[str, Any]:
@@ -447,8 +462,6 @@ def _module(name: str, content: bytes, file: Path) -> ModuleType:
 
 
 def _check(files: Contents, folder: Path, digest: str = "") -> None:
-    if CHECKSUMS not in files:
-        raise BundleError(f"{folder} is no bundle: it has no {CHECKSUMS}. `make pipeline` makes one.")
     listed = {}
     for line in files[CHECKSUMS].decode(errors="replace").splitlines():
         checksum, _, name = line.partition("  ")
@@ -460,7 +473,7 @@ def _check(files: Contents, folder: Path, digest: str = "") -> None:
     if wrong:
         raise BundleError(
             f"the bundle in {folder} is not what was made: {'; '.join(wrong)}. It is not loaded. "
-            "Fetch it again from the registry, or train again."
+            "`make bundle` makes the one that services load again, `make run` trains again."
         )
     if digest and digest_of(files) != digest:  # an attacker who changes the files can rewrite the checksums, too
         raise BundleError(

@@ -471,6 +471,12 @@ def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, sa
                 "io/source.py, e.g. cp1252."
             ) from error
         if "straddling" in str(error):
+            with _opened(system, path) as stream:
+                text = stream.read(BLOCK)
+            if len(text) < BLOCK:
+                if b'"' not in text:  # a header whose line does not end, and nothing below it
+                    return
+                raise SourceError(f"{path} has a quote that is never closed. Close it, or remove it.") from error
             raise SourceError(
                 f"{path} has a value or a row of more than {BLOCK >> 20} MiB; is a quote never closed?"
             ) from error
@@ -593,7 +599,7 @@ def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 hint = (
                     " It looks like one long list: write one object per line." if line.lstrip().startswith("[") else ""
                 )

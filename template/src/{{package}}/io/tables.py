@@ -305,5 +305,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TableError(f"{path} is missing. `make pipeline` makes it.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise TableError(f"{path} cannot be read ({error}). Delete it and run `make pipeline`.") from error
