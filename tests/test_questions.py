@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def test_nothing_asks_for_trust() -> None:
         ("pandas", "pandas_project"),
         ("test", "test_project"),
         ("CON", "con_project"),
+        ("Kill", "kill_project"),
+        ("Python", "python_project"),
         ("Müller & Söhne: Größe", "mueller_soehne_groesse"),
         ("Prévision de l'été", "prevision_de_l_ete"),
         ("Łódź", "lodz"),
@@ -118,19 +121,42 @@ def test_versions_of_copier_with_known_holes_are_refused() -> None:
     assert floor and floor[1] == lowest
 
 
+def taken_names() -> set[str]:
+    """Return the names that no package gets."""
+    text = (ROOT / "includes/names.jinja").read_text()
+    blocks = re.findall(r"\{%- set (?:taken|commands) -%\}(.*?)\{%- endset -%\}", text, re.DOTALL)
+    assert len(blocks) == 2
+    return set(" ".join(blocks).split())
+
+
 def test_no_package_hides_a_module_of_python(render: Render) -> None:
     """The list of taken names has every module of the running Python, and every keyword."""
-    text = (ROOT / "includes/names.jinja").read_text()
-    taken = set(text.split("{%- set taken -%}")[1].split("{%- endset -%}")[0].split())
+    taken = taken_names()
     standard = {name.lower() for name in sys.stdlib_module_names if not name.startswith("_")}
     assert sorted(standard - taken) == []
     assert not {word.lower() for word in keyword.kwlist} - taken
 
 
+def test_no_command_is_a_word_of_the_shell() -> None:
+    """The stages of dvc.yaml call the package's command in a shell, which prefers its own words."""
+    done = subprocess.run(["bash", "-c", "compgen -b; compgen -k"], capture_output=True, text=True, check=True)
+    words = {word for word in done.stdout.split() if re.fullmatch(r"[a-z][a-z0-9_]*", word)}
+    assert {"kill", "history", "then"} <= words
+    assert sorted(words - taken_names()) == [], "add them to includes/names.jinja"
+
+
+def test_no_command_replaces_one_of_a_dependency(small_environment: Path) -> None:
+    """The list has the commands that are installed beside the package's own."""
+    own = Project(small_environment).package
+    names = {file.name for file in (small_environment / ".venv/bin").iterdir()} - {own}
+    commands = {name for name in names if re.fullmatch(r"[a-z][a-z0-9_]*", name)}
+    assert {"python", "dvc"} <= commands
+    assert sorted(commands - taken_names()) == [], "add them to includes/names.jinja"
+
+
 def test_no_package_hides_a_dependency(small_environment: Path) -> None:
     """The list has what is installed beside the package, whatever brought it."""
-    text = (ROOT / "includes/names.jinja").read_text()
-    taken = set(text.split("{%- set taken -%}")[1].split("{%- endset -%}")[0].split())
+    taken = taken_names()
     listed = Project(small_environment).python(
         "import importlib.metadata as m; print(*(n.lower() for n in m.packages_distributions()))"
     )
