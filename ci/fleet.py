@@ -109,13 +109,15 @@ def members(listed: Path) -> list[Member]:
     """The projects of a list.
 
     Raises:
-        OriginError: If there is no list, it is empty, or a line names nothing.
+        OriginError: If there is no list, it is empty, or a line names nothing or a project that another line names.
     """
     if not listed.is_file():
         raise OriginError(
             f"{listed} is not there; it lists a project a line, a folder or a git address: PROJECTS=projects.txt"
         )
-    found = []
+    found: list[Member] = []
+    lines: dict[str, int] = {}
+    errors = []
     for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
         text = re.sub(r"(^|\s)#.*", "", line).rstrip()
         marks = dict(re.findall(MARK, text))
@@ -125,7 +127,13 @@ def members(listed: Path) -> list[Member]:
         remote = "://" in where or re.match(r"[\w.-]+@[\w.-]+:", where)
         folder = None if remote else (listed.parent / Path(where).expanduser()).resolve()
         if folder is not None and not folder.is_dir():
-            raise OriginError(f"{listed}:{number}: there is no folder {folder}")
+            marks_known = "; the marks are [pilot] and [hold: reason]" if "[" in where else ""
+            errors.append(f"{listed}:{number}: there is no folder {folder}{marks_known}")
+            continue
+        first = lines.setdefault(str(folder or where.rstrip("/").removesuffix(".git")), number)
+        if first != number:
+            errors.append(f"{listed}:{number}: line {first} names the same project; remove one of them")
+            continue
         name = re.split(r"[/:]", where.rstrip("/").removesuffix(".git"))[-1]
         bare = folder is not None and (folder / "HEAD").is_file() and not (folder / ".git").exists()
         found.append(
@@ -137,6 +145,8 @@ def members(listed: Path) -> list[Member]:
                 (marks["hold"] or "no reason given") if "hold" in marks else "",
             )
         )
+    if errors:
+        raise OriginError("\n".join(errors))
     if not found:
         raise OriginError(f"{listed} names no project")
     return found
@@ -145,6 +155,8 @@ def members(listed: Path) -> list[Member]:
 def at_hand(member: Member) -> Path:
     """A folder with the project's last commit: its own, or a fresh clone of its address."""
     if member.folder is not None:
+        if not (member.folder / ".git").exists():
+            raise OriginError(f"{member.folder} is no git repository of its own; `make setup` in it makes it one")
         return member.folder
     shutil.rmtree(member.clone, ignore_errors=True)
     member.clone.parent.mkdir(parents=True, exist_ok=True)

@@ -290,6 +290,28 @@ def test_lists_that_are_none(text: str | None, says: str, tmp_path: Path) -> Non
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
 
+def test_all_wrong_lines_of_a_list_are_reported(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    lines = ["a [pilot]", "b", "./a/  # again", "none", "b [pilto]", "ssh://host/c.git", "ssh://host/c"]
+    (tmp_path / "projects.txt").write_text("\n".join(lines))
+    done = fleet("status", str(tmp_path / "projects.txt"))
+    assert done.returncode == 1 and [line.split("projects.txt:")[1] for line in done.stderr.splitlines()] == [
+        "3: line 1 names the same project; remove one of them",
+        f"4: there is no folder {tmp_path / 'none'}",
+        f"5: there is no folder {tmp_path / 'b [pilto]'}; the marks are [pilot] and [hold: reason]",
+        "7: line 6 names the same project; remove one of them",
+    ]
+
+
+def test_a_folder_that_is_no_repository_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/.copier-answers.yml").write_text("_commit: v1.0.0\n_src_path: /nowhere\n")
+    (tmp_path / "projects.txt").write_text("a\n")
+    done = fleet("status", str(tmp_path / "projects.txt"))
+    assert done.returncode == 1 and "is no git repository of its own; `make setup` in it makes it one" in done.stdout
+
+
 def test_defaults_of_an_organisation(two: tuple[Path, str, str], tmp_path: Path) -> None:
     (tmp_path / "organisation.yml").write_text("owner: ada-labs\nlicence: MIT\nauthor: Ada Labs\n")
     words = [
