@@ -399,6 +399,18 @@ def _encoding(start: bytes) -> str:
     return "utf-8"
 
 
+def _encoding_of(table: Table, system: Any, path: str) -> str:
+    """Return the encoding of one file: that of the table, unless the file itself shows UTF-8 or UTF-16.
+
+    A file of rows to be scored may be written elsewhere than the source. Text of an 8-bit encoding that has letters beyond ASCII
+    is practically never valid UTF-8.
+    """
+    with _opened(system, path) as stream:
+        start = stream.read(HEAD)
+    found = _encoding(start)
+    return found if found != "cp1252" and not start.isascii() else table.encoding
+
+
 def _separator(text: str) -> str:
     """The mark that cuts most lines into the same number of fields, more than one."""
     if line := SEPARATOR_LINE.match(text):
@@ -432,6 +444,7 @@ def _lines(text: io.TextIOBase, separator: str) -> Any:
 
 
 def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
+    table = dataclasses.replace(table, encoding=_encoding_of(table, system, path))
     header, names, above = _header(table, system, path)
     if columns and len(header) == 1 and names[0] not in columns and (other := _separator(header[0])) != table.separator:
         raise SourceError(
