@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import os
 import re
+import shutil
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,14 @@ ENV_FILE, ENCODING = ".env", "utf-8-sig"
 
 EMPTY_IS_UNSET = ("AWS_", "MLFLOW_", "PG", "PREFECT_")
 """A runner gives an empty text for what nobody configured."""
+
+
+def stage_shell() -> str:
+    """Return the shell in which DVC runs the stages.
+
+    DVC takes the login shell of the account. That of a service or a cron job may be `nologin`, that of a person csh or fish.
+    """
+    return shutil.which("bash") or "/bin/sh"
 
 
 def site_cache(project: Path) -> str:
@@ -182,8 +191,8 @@ class Settings(BaseSettings):
         file = {key: value for key, value in dotenv_values(ENV_FILE, encoding=ENCODING).items() if value}
         chosen = {"SOURCE_URI": self.source_uri} if self.source_uri else {}
         caller = without_file_only(os.environ)
-        index = {"DVC_SITE_CACHE_DIR": site_cache(Path())}
-        return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen, **index})
+        own = {"DVC_SITE_CACHE_DIR": site_cache(Path()), "SHELL": stage_shell()}
+        return for_child({**QUIET, **MANNERS, **here, **file, **caller, **chosen, **own})
 
     @staticmethod
     def column_styles() -> dict[str, str]:
