@@ -492,14 +492,16 @@ class Registry:
                 f"run {version.run_id}, from which version {version.number} comes, was deleted in MLflow at {self.uri}. Use "
                 "another version: make promote VERSION=n (`make history` lists them), or make run"
             ) from error
-        for place, text in (("the work tree", text_of(POINTER)), ("git's HEAD", git.committed(POINTER))):
-            known = parsed(text)
+        committed = parsed(git.committed(POINTER))
+        for place, known in (("the work tree", parsed(text_of(POINTER))), ("git's HEAD", committed)):
             digest = str(known.get("bundle", ""))
             if known.get("run_id") == version.run_id and digest and digest != tag:
+                fix = f"Find out who changed the tag `bundle` of run {version.run_id}, and set it back to the digest in git."
+                if tag and (committed.get("run_id"), committed.get("bundle")) == (version.run_id, tag):
+                    fix = f"git's HEAD agrees with MLflow, so the file was changed: `git restore --source HEAD {POINTER}` brings it back."
                 raise bundle.BundleError(
                     f"version {version.number} is not loaded: MLflow records the digest {tag or '(none)'} for its bundle, and "
-                    f"{POINTER} in {place} records {digest}. Find out who changed the tag `bundle` of run {version.run_id}, "
-                    "and set it back to the digest in git."
+                    f"{POINTER} in {place} records {digest}. {fix}"
                 )
         if not tag:
             raise bundle.BundleError(
