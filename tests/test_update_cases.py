@@ -455,3 +455,17 @@ def test_an_update_of_a_commit_without_a_branch_names_commands_that_work(small: 
     start = git(project, "rev-parse", "HEAD")
     said = small.update()
     assert f"git switch {start}" not in said and "git switch <your branch> && git merge update/v1.1.0" in said
+
+
+@pytest.mark.parametrize("answer", ["yes", "7", "[nonsense]"])
+def test_an_answer_of_another_kind_is_reported_with_the_remedy(answer: str, small: Small) -> None:
+    text = FILES["copier.yml"] + "serving: {type: str, multiselect: true, choices: [online, batch], default: []}\n"
+    (small.template / "copier.yml").write_text(text)
+    commit(small.template, "ask")
+    git(small.template, "tag", "--force", "v1.0.0")
+    project = small.start()
+    recorded = (project / ANSWERS).read_text()
+    assert "serving: []" in recorded
+    small.edit(ANSWERS, "serving: []", f"serving: {answer}")
+    small.release()
+    assert f"git log -p {ANSWERS}" in small.update("--plan", fails=True)

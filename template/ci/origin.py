@@ -369,8 +369,10 @@ class Origin:
         try:
             with neutral():
                 run_copy(str(self.mirror), target, data=data, defaults=True, quiet=True, vcs_ref=release.commit)
-        except (CopierError, ValueError) as error:
-            raise OriginError(f"{release.ref} does not render with the answers of {ANSWERS}: {error}") from error
+        except (CopierError, ValueError, TypeError) as error:  # Copier iterates over an answer that should be a list
+            raise OriginError(
+                f"{release.ref} does not render with the answers of {ANSWERS}: {error}; `git log -p {ANSWERS}` shows what they were"
+            ) from error
 
     def ownership(self, release: Release) -> Ownership:
         """Whose file is whose in a release."""
