@@ -163,6 +163,8 @@ def gates(workflow: Mapping[str, Any]) -> set[str]:
         for step in steps(job):
             for target in re.findall(r"\bmake\b([^|;&\n]*)", INERT.sub("", str(step.get("run", "")))):
                 found.add(f"job {name} runs make {target.strip()} {_condition(step)}".strip())
+            for module in re.findall(r"\bpython\d*\s+-m\s+(ci\.\w+)", INERT.sub("", str(step.get("run", "")))):
+                found.add(f"job {name} runs {module} without make {_condition(step)}".strip())
             environment = step.get("env")
             for key in ("BASE", "RESULTS"):
                 if isinstance(environment, dict) and key in environment:

@@ -23,6 +23,7 @@ jobs:
       - run: make check
         env:
           BASE: ${{ github.event.before }}
+      - run: .venv/bin/python -m ci.standards
   test:
     name: tests with the coverage gate
     runs-on: ubuntu-24.04
@@ -92,6 +93,7 @@ def weakened(old: str, new: str, text: str = CI) -> list[str]:
         ("          fetch-depth: 0\n", "", "no longer: job check fetches the history"),
         ("          fetch-depth: 0\n", "          fetch-depth: 1\n", "no longer: job check fetches the history"),
         ("          fetch-depth: 0\n", "          fetch-depth: 0\n          ref: main\n", "checks out another ref"),
+        ("      - run: .venv/bin/python -m ci.standards\n", "", "no longer: job check runs ci.standards without make"),
         ("- run: make test\n", "- run: echo make test\n", "no longer: job test runs make test"),
         ("- run: make test\n", "- run: |\n          date # make test\n", "no longer: job test runs make test"),
         ("- run: make test\n", "- run: make -e test\n", "an option that hides failures"),
