@@ -31,6 +31,15 @@ TABLES = {
     "yaml",
     "yml",
 }
+MAGIC = {
+    b"PAR1": "Parquet",
+    b"SQLite format 3\0": "SQLite",
+    b"\x1f\x8b": "gzip",
+    b"ARROW1": "Arrow",
+    b"\x89HDF": "HDF5",
+}
+"""First bytes of formats for data, whatever the name of the file is."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 WRITTEN = re.compile(r"(^|/)(uv\.lock|package-lock\.json|poetry\.lock)$")
 PEOPLE = re.compile(
     r"(^|/)(AUTHORS|CODEOWNERS|CONTRIBUTORS|CONTRIBUTING|LICENSE|NOTICE|MAINTAINERS|SECURITY|\.mailmap)", re.I
@@ -101,6 +110,10 @@ def unwanted(path: str) -> str:
     reasons = [f"it has {size / 1e6:.1f} MB"] if size > LARGE_BYTES else []
     if suffix(path) in BINARY and size:
         reasons.append(f"{suffix(path)} is a format for data or models")
+    else:
+        reasons += [f"its content is {name}" for magic, name in MAGIC.items() if content.startswith(magic)]
+    if content.startswith(UTF_16):
+        content = content.decode("utf-16", errors="replace").encode()
     held = personal(path, content)
     if held:
         reasons.append(f"it holds {' and '.join(held)}")

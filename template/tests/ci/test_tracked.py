@@ -43,6 +43,25 @@ def test_what_does_not_belong_into_git(
     assert tracked.unwanted(name) == why
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (MAIL.encode("utf-16"), "it holds 5 e-mail addresses"),
+        (b"\xfe\xff" + MAIL.encode("utf-16-be"), "it holds 5 e-mail addresses"),
+        (b"PAR1....", "its content is Parquet"),
+        (b"SQLite format 3\0...", "its content is SQLite"),
+        (b"\x1f\x8b\x08", "its content is gzip"),
+        (b"PAR", ""),
+    ],
+)
+def test_the_content_counts_and_not_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_bytes(content)
+    assert tracked.unwanted("notes.txt") == why
+
+
 def test_only_the_beginning_of_a_large_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracked, "READ_BYTES", 100)
