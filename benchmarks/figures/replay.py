@@ -49,7 +49,9 @@ def measure(lab: Lab) -> list[Row]:
         f"{name} {one['value']:.5f} ({one['low']:.5f} to {one['high']:.5f})" for name, one in gains.items()
     )
     spread = (round(over["low"], 5), round(over["high"], 5))
-    rows.append(Row("replay_gain", round(over["value"], 5), "", spread, "more than 0, with its interval", over["low"] > 0, note))
+    rows.append(
+        Row("replay_gain", round(over["value"], 5), "", spread, "more than 0, with its interval", over["low"] > 0, note)
+    )
     mine, monthly = (len(plain["lives"][life]["trainings"]) for life in ("loop", "calendar"))
     moved = len(plain["lives"]["loop"]["moves"])
     rows.append(
