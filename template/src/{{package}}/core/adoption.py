@@ -30,6 +30,7 @@ YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", 
 FEWEST_DAYS = 3  # of which the newest can be held back
 SEASONS = 730  # days, in which each season comes back
 LISTED = 30  # values that a contract lists
+MOST_TOGETHER = 50  # numbers that are tried together
 TOGETHER_ROWS = 20_000  # on which it is seen whether columns together give the target away
 FEWEST_TO_JUDGE = 20  # rows of the rarest class in the test
 PERFECT = 0.999  # AUC or R2 from which a model only computes the target
@@ -441,10 +442,11 @@ def _sentinel(column: Column, values: pd.Series) -> str:
         rest = numbers[numbers != end]
         gap = np.abs(rest - end).min() if len(rest) else 0.0
         far = gap > (np.ptp(rest) if abs(end) > 9 else 0) and (end > 0 or rest.min(initial=0) >= 0)
+        far = far and len(np.unique(rest)) > 5
         if len(rest) and far and len(numbers) - len(rest) >= max(3, 0.005 * len(numbers)):
             share = (len(numbers) - len(rest)) / len(numbers)
             return (
-                f"{end:g} in {share:.1%} of the rows is far from the other values ({rest.min():g} to {rest.max():g}). If it "
+                f"{end:g} in {share:.1%} of the rows is apart from the other values ({rest.min():g} to {rest.max():g}). If it "
                 "stands for a missing value, leave it empty in the source."
             )
     return ""
@@ -540,8 +542,10 @@ def _check_together(
     use = np.flatnonzero(np.isfinite(inputs).any(axis=0) & (spread > 0))
     if len(use) < 2:
         return
-    values = (inputs[:, use] - np.nanmean(inputs[:, use], axis=0)) / spread[use]
-    values = np.nan_to_num(values)
+    values = np.nan_to_num((inputs[:, use] - np.nanmean(inputs[:, use], axis=0)) / spread[use])
+    if len(use) > MOST_TOGETHER:  # a part of the target goes along with it
+        along = np.argsort(-np.abs(values.T @ (y[at] - y[at].mean())), kind="stable")[:MOST_TOGETHER]
+        use, values = use[along], values[:, along]
     best, skill = together(answer.problem, values, y[at])
     named = [names[use[place]] for place in best]
     if skill <= PERFECT:
@@ -633,7 +637,7 @@ def _params(
         if span >= FEWEST_DAYS:
             days = min(days, span - 1)
             if answer.problem == "classification":
-                days = _enough_days(answer, frame, time, newest, days, span)
+                days = _enough_days(answer, frame, time, newest, days, span, rows)
             found["split"] = {"test_days": days, "folds": 3}
         else:
             answer.warnings.append(
@@ -657,19 +661,25 @@ def _params(
     return found
 
 
-def _enough_days(answer: _Target, frame: pd.DataFrame, time: str, newest: pd.Timestamp, days: int, span: int) -> int:
-    """Widen the days that judge until the rarest class occurs often enough in them, at most to half of its rows."""
+def _enough_days(
+    answer: _Target, frame: pd.DataFrame, time: str, newest: pd.Timestamp, days: int, span: int, rows: int
+) -> int:
+    """Widen the days that judge until the rarest class occurs often enough in them, at most to half of its rows.
+
+    Counts in the sample `frame` stand for the `rows` of the table.
+    """
     y = _truth(frame[answer.column.name], answer.column)
     known = np.isfinite(y) & frame[time].notna().to_numpy()
     values, counts = np.unique(y[known], return_counts=True)
     rare = frame[time][known & (y == values[counts.argmin()])].sort_values(ascending=False)
     ages = ((newest - rare) / pd.Timedelta(days=1)).to_numpy()
-    wanted = min(FEWEST_TO_JUDGE, len(ages) // 2)
+    each = rows / len(frame)
+    wanted = min(math.ceil(FEWEST_TO_JUDGE / each), len(ages) // 2)
     wide = min(max(days, math.ceil(ages[wanted - 1]) if wanted else days), span - 1)
-    there = int((ages <= wide).sum())
+    there = round(each * (ages <= wide).sum())
     if wide > days:
         answer.warnings.append(
-            f"the newest fifth of the rows has {int((ages <= days).sum())} of the rarest class: the test takes {wide} days, in which "
+            f"the newest fifth of the rows has {round(each * (ages <= days).sum())} of the rarest class: the test takes {wide} days, in which "
             f"there are {there}."
         )
     if there < FEWEST_TO_JUDGE:
@@ -711,7 +721,7 @@ def _texts(column: Column, values: pd.Series) -> list[str]:
     """Some values as text, as they were written where that is known."""
     if column.guess.kind == "time":
         return [f"{moment:%Y-%m-%d}" for moment in values.dropna().head(50)]
-    if column.written:
+    if column.written and column.guess.kind == "number":
         return column.written
     some = values.dropna().drop_duplicates().head(2_000)
     if pd.api.types.is_float_dtype(some.dtype):

@@ -28,7 +28,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from .. import ProjectError, UnreachableError
-from ..core.values import NO_NUMBER, NUMBER_STYLES, clean_names, plain_number, to_time, trimmed, zoned
+from ..core.values import MISSING, NO_NUMBER, NUMBER_STYLES, clean_names, plain_number, to_time, trimmed, zoned
 from . import parquet
 
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
@@ -538,7 +538,12 @@ def _is_data(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     below = [[row[place] for row in rows if len(row) == len(header)] for place in range(len(header))]
     for place, is_number in enumerate(numbers):
         values = [value for value in below[place] if value.strip()]
-        if values and not is_number and header[place].strip() and sum(map(_is_number, values)) > len(values) / 2:
+        if (
+            values
+            and not is_number
+            and header[place].strip() not in MISSING
+            and sum(map(_is_number, values)) > len(values) / 2
+        ):
             return False  # a word above numbers
     named = [name for name, is_number in zip(header, numbers, strict=True) if is_number]
     years = all(re.fullmatch(r"(19|20)\d\d", name.strip()) for name in named) and len(set(named)) == len(named)
