@@ -104,7 +104,7 @@ def _epoch(numbers: pa.ChunkedArray) -> Guess | None:
     return None
 
 
-def styled(style: str, values: pa.ChunkedArray) -> Guess:
+def styled(style: str, values: pa.ChunkedArray, name: str = "") -> Guess:
     """What a column is whose style somebody named.
 
     Raises:
@@ -121,9 +121,11 @@ def styled(style: str, values: pa.ChunkedArray) -> Guess:
         found, share = Guess("time", style), float(to_time(values, style).notna().mean())
     else:
         known = ", ".join([*NUMBER_STYLES, *EPOCHS, TIME_STYLES[0]])
-        raise ProjectError(f"the style {style!r} is unknown. There are {known}, and strptime formats such as %d.%m.%Y.")
+        raise ProjectError(
+            f"STYLE_{name}={style}: there is no such style. There are {known}, and strptime formats such as %d.%m.%Y."
+        )
     if not share:
-        raise ProjectError(f"no value is written in the style {style!r}; the first is {values[0].as_py()!r}.")
+        raise ProjectError(f"STYLE_{name}={style}: no value is written so; the first is {values[0].as_py()!r}.")
     return found
 
 

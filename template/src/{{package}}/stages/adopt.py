@@ -170,7 +170,7 @@ def look(
     check_names(names, target=target, time=time, id=identifier)
     comma = decimal_comma(first)
     guesses = {name: guess(first[name], comma, name == time, name) for name in names}
-    guesses |= {name: styled(style, first[name]) for name, style in _by_column(styles or {}, names).items()}
+    guesses |= {name: styled(style, first[name], name) for name, style in _by_column(styles or {}, names, said).items()}
     profile = _profiled(table, guesses, identifier, say=said.setdefault)
     if notes is not None:
         notes += said
@@ -183,18 +183,16 @@ def look(
     return profile
 
 
-def _by_column(styles: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The styles by the columns that they are of.
-
-    Raises:
-        AdoptionError: If there is no such column.
-    """
-    found = {}
+def _by_column(styles: Mapping[str, str], names: Sequence[str], said: dict[str, None]) -> dict[str, str]:
+    """The styles by the columns that they are of; of others it is said that they have no effect: a shell has variables of its own."""
+    found: dict[str, str] = {}
     for given, style in styles.items():
-        name = next((name for name in names if given in (name, re.sub("[^A-Za-z0-9_]", "_", name))), None)
-        if name is None:
-            check_names(names, **{f"STYLE_{given}": given})
-        found[str(name)] = style
+        of = [name for name in names if given in (name, re.sub("[^A-Za-z0-9_]", "_", name))]
+        found |= dict.fromkeys(of[:1], style)
+        if not of:
+            close = difflib.get_close_matches(given, names, n=1)
+            meant = f" Is it STYLE_{close[0]}?" if close else ""
+            said.setdefault(f"STYLE_{given} has no effect: the table has no such column.{meant}")
     return found
 
 
