@@ -151,7 +151,13 @@ def bins(edges: Sequence[float] | np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), dtype=np.int64)
     room = CLOSE * np.abs(values) + np.finfo("float64").tiny
     upto = np.searchsorted(edges, values + room, side="right")
-    return np.asarray(upto - ((upto > 0) & (edges[np.maximum(upto - 1, 0)] >= values - room)))
+    last = np.maximum(upto - 1, 0)
+    # The edge just below the smallest value, or below a value that a bin has to begin with, is no value itself.
+    begins = np.nextafter(edges, np.inf) == [float(f"{edge:.12g}") for edge in edges]
+    begins[1:] &= np.nextafter(edges[1:], -np.inf) != edges[:-1]
+    begins[0] = True
+    near = (upto > 0) & (edges[last] >= values - room) & ~(begins[last] & (values > edges[last]))
+    return np.asarray(upto - near)
 
 
 def _edges(known: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
