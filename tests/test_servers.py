@@ -226,7 +226,7 @@ def test_a_table_in_an_object_store(empty: Project, s3: dict[str, str], tmp_path
     assert "cannot be reached" in empty.make("adopt", "DATA=s3://bucket/in/", "TARGET=again", fails=True, **wrong)
     empty.make("adopt", "DATA=s3://bucket/in/*.csv", "TARGET=again", "ID=id", **there)
     assert there["AWS_SECRET_ACCESS_KEY"] not in (empty / f"src/{empty.package}/io/source.py").read_text()
-    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0, "max_model_skill": 1.0})
     assert "600 rows" in empty.make("pipeline", **there)
     assert "nothing has changed" in empty.make("pipeline", **there)
     file.write_text(file.read_text() + "9999,1,50,1\n")
@@ -271,7 +271,7 @@ def test_tables_in_databases(empty: Project, postgresql: tuple[int, str], tmp_pa
     load = f"import psycopg\nwith psycopg.connect({place!r}) as c:\n    c.execute('CREATE TABLE customers (id int, visits int, charge int, again int)')\n    with c.cursor().copy('COPY customers FROM STDIN (FORMAT csv, HEADER)') as w: w.write(open({str(file)!r}).read())"
     empty.python(load, **there)
     assert "600 rows" in empty.make("adopt", *words, **there)
-    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0, "max_model_skill": 1.0})
     empty.make("pipeline", **there)
     assert "nothing has changed" in empty.make("pipeline", **there)
     done = empty.command(
@@ -294,5 +294,5 @@ def test_tables_in_databases(empty: Project, postgresql: tuple[int, str], tmp_pa
         "FORCE=1",
     )
     assert "600 rows" in said
-    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0})
+    empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0, "max_model_skill": 1.0})
     empty.make("pipeline")

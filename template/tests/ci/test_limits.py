@@ -46,6 +46,7 @@ def lowered(text: str) -> dict[str, str]:
         ("gate", {"metric": "brier"}, "gate.metric"),
         ("validation", {"max_bad_share": 0.5}, "validation.max_bad_share"),
         ("validation", {"max_single_input_skill": 1.0}, "validation.max_single_input_skill"),
+        ("validation", {"max_model_skill": 1.0}, "validation.max_model_skill"),
         ("evaluation", {"slices": ["month"]}, "evaluation.slices"),
         ("evaluation", {"bootstrap": 20}, "evaluation.bootstrap"),
         ("split", {"test_days": 1}, "split.test_days"),
