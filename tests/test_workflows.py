@@ -521,12 +521,14 @@ def test_actions_are_known_ones(folder: str) -> None:
 def test_every_step_is_a_target(folder: str) -> None:
     makefile = (ROOT / folder / ("Makefile.jinja" if folder == "template" else "Makefile")).read_text()
     makefile += "".join(path.read_text() for path in (ROOT / folder / "make").glob("*.mk*"))
-    for path in workflows(folder):
-        for job in yaml.safe_load(path.read_text())["jobs"].values():
-            for step in job["steps"]:
-                if "run" in step:
-                    target = re.fullmatch(r"make ([a-z-]+)", step["run"])
-                    assert target and re.search(rf"^{target[1]}:", makefile, re.M), step["run"]
+    jobs = [job for path in workflows(folder) for job in yaml.safe_load(path.read_text())["jobs"].values()]
+    runs = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+    # A line of the Makefile can let every target pass, so the standards are compared once more without make.
+    without_make = [run for run in runs if run.endswith(" .venv/bin/python -m ci.standards")]
+    assert len(without_make) == (folder == "template")
+    for run in runs:
+        target = re.fullmatch(r"make ([a-z-]+)", run)
+        assert run in without_make or (target and re.search(rf"^{target[1]}:", makefile, re.M)), run
 
 
 @pytest.mark.parametrize("folder", ["template", "."])
