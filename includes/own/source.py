@@ -39,5 +39,5 @@ def read_file(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
 
 
 def complete(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns that the table itself lacks: rows["total"] = rows["price"] * rows["count"]. Row by row, no row less or more."""
+    """Add the columns that the table itself lacks, row by row: rows["total"] = rows["price"] * rows["count"]."""
     return rows

@@ -59,7 +59,7 @@ def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False, name
     Args:
         values: Text as it was written, or values that already have a type.
         comma: Whether other columns of the table have a comma for the decimal point; it decides what 1.234 is.
-        time: Whether somebody said that it is a time; then 20240131 is one, and so are seconds since 1970.
+        time: Whether the user named it as the time; then 20240131 is one, and so are seconds since 1970.
         name: Of the column: numbers called `created_at` may be seconds since 1970.
     """
     kind = values.type
@@ -105,7 +105,7 @@ def _epoch(numbers: pa.ChunkedArray) -> Guess | None:
 
 
 def styled(style: str, values: pa.ChunkedArray, name: str = "") -> Guess:
-    """What a column is whose style somebody named.
+    """Return what a column is whose style the user named.
 
     Raises:
         ProjectError: If it is no style, or no value of the column is written so.
