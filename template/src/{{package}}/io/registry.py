@@ -23,7 +23,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import requests
-from mlflow.entities import Metric, Param
+from mlflow.entities import Experiment, Metric, Param
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -76,12 +76,13 @@ EXPORTED = "exported."
 
 ACTIVE = "active"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
 DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 REJECTED = (
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
-    "RESOURCE_ALREADY_EXISTS",
+    EXISTS,
     "RESOURCE_CONFLICT",
     "ENDPOINT_NOT_FOUND",
 )
@@ -226,18 +227,28 @@ class Registry:
             raise explained(error, self.uri) from error
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(NAME)
+        found = self._get_or_create(NAME)
+        if found.lifecycle_stage != ACTIVE:
+            warn(
+                f"the experiment {NAME} was deleted in MLflow at {self.uri}, and its runs with it. `make run` restores both. "
+                f"By hand: mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+            self.deleted = True
+        return str(found.experiment_id)
+
+    def _get_or_create(self, name: str) -> Experiment:
+        """Return the experiment of a name, deleted or not; created if MLflow has none."""
+        found = self.client.get_experiment_by_name(name)
         if found is not None:
-            if found.lifecycle_stage != ACTIVE:
-                warn(
-                    f"the experiment {NAME} was deleted in MLflow at {self.uri}, and its runs with it. `make run` restores both. "
-                    f"By hand: mlflow experiments restore --experiment-id {found.experiment_id}"
-                )
-                self.deleted = True
-            return str(found.experiment_id)
+            return found
         file = database(self.uri)  # a server knows itself where files go
         place = (file.parent / FILES).as_uri() if file else None
-        return str(self.client.create_experiment(NAME, artifact_location=place))
+        try:
+            return self.client.get_experiment(self.client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            if error.error_code != EXISTS:
+                raise
+            return self._get_or_create(name)  # another process or thread created it in between
 
     # ---------------------------------------------------------------------------------------------- Runs
 
@@ -409,7 +420,7 @@ class Registry:
             try:
                 self.client.create_registered_model(NAME)
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                if error.error_code != EXISTS:
                     raise
             models = self.client.search_logged_models([self.experiment], f"source_run_id = '{run_id}'")
             made = self.client.create_model_version(
