@@ -116,6 +116,59 @@ def calibration(y: Array, score: Array, weight: Array | None = None) -> pd.DataF
     return table[rows > 0].reset_index(drop=True)
 
 
+Points = list[dict[str, float]]
+
+CURVE_POINTS = 200  # more are not visible in a plot
+
+
+def curves(problem: str, y: Array, score: Array, points: int = CURVE_POINTS) -> dict[str, Points]:
+    """Return the points of the usual plots as plain data, the same for every report.
+
+    Args:
+        problem: `classification` or `regression`.
+        y, score: truth and predictions, shapes (n,) and (n,) or, of more than two classes, (n, classes); n >= 1.
+        points: largest number of points of a curve. A longer curve is thinned evenly, and keeps its ends.
+
+    Returns:
+        For classification `roc` (threshold, fpr, tpr), `precision_recall` (threshold, recall, precision) and `calibration`
+        (predicted, observed, rows). The rates count rows with a score of the threshold or more. Of more than two classes each is
+        compared with all others, and the comparisons are pooled (micro-average). A curve that is not defined is empty: ROC needs
+        positives and negatives, precision and recall need positives. For regression `predicted_actual` (predicted, actual).
+    """
+    if problem == "regression":
+        at = _spread(len(y), points)
+        return {"predicted_actual": _points(predicted=score[at], actual=y[at])}
+    table = calibration(*flat(y, score))
+    found = {"roc": [], "precision_recall": [], "calibration": _points(**{str(name): table[name] for name in table})}
+    if score.ndim == 2:
+        y, score = np.eye(score.shape[1])[y.astype(int)].ravel(), score.ravel()
+    threshold, rank = np.unique(-score, return_inverse=True)  # the highest score first
+    threshold, true = -threshold, np.cumsum(np.bincount(rank, y))
+    false = np.cumsum(np.bincount(rank, 1 - y))
+    at = _spread(len(threshold), points)
+    if true[-1] > 0:
+        precision = true / (true + false)
+        found["precision_recall"] = _points(
+            threshold=threshold[at], recall=true[at] / true[-1], precision=precision[at]
+        )
+    if true[-1] > 0 and false[-1] > 0:
+        roc = _points(threshold=threshold[at], fpr=false[at] / false[-1], tpr=true[at] / true[-1])
+        found["roc"] = [{"threshold": 1.0, "fpr": 0.0, "tpr": 0.0}, *roc]
+    return found
+
+
+def _spread(rows: int, points: int) -> Array:
+    """Return at most so many row numbers, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, points)).round().astype(int))
+
+
+def _points(**columns: Array | pd.Series) -> Points:
+    return [
+        {name: float(value) for name, value in zip(columns, line, strict=True)}
+        for line in zip(*columns.values(), strict=True)
+    ]
+
+
 def mae(y: Array, score: Array, weight: Array) -> float:
     """Mean absolute error, in the target's unit."""
     return float(np.average(np.abs(score - y), weights=weight))
