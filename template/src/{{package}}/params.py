@@ -31,9 +31,9 @@ class _Section(BaseModel):
 
 
 class Window(_Section):
-    """Which rows: `days` back from `until`, a date (exclusive) or the newest row at the source."""
+    """Which rows: `days` back from `until`, a date (exclusive) or the newest row at the source; without `days` all rows before it."""
 
-    days: int = Field(default=365, ge=1)
+    days: int | None = Field(default=None, ge=1)
     until: Literal["newest"] | dt.date = "newest"
 
 
@@ -161,12 +161,17 @@ class Params(_Section):
     review: Review = Review()
     monitoring: Monitoring = Field(default=Monitoring(), exclude=True)  # no part of a run: a limit moves no lineage
 
-    def small(self, rows: int, guess: Mapping[str, Any]) -> Params:
+    def small(self, rows: int, guess: Mapping[str, Any], span: int | None = None) -> Params:
         """The same rules on as little as a review takes of a source that has so many rows, with the champion's hyperparameters
         as the first guess; the test rows stay the same.
+
+        Args:
+            rows: Number of rows at the source.
+            guess: Hyperparameters of the champion.
+            span: Days from the oldest row to the newest, for a window without `days`; None takes all rows.
         """
-        days = int(self.window.days * self.review.rows / max(rows, 1))
-        days = min(self.window.days, max(days, 2 * (self.split.test_days or 0), 1))
+        most = self.window.days or span
+        days = most and min(most, max(int(most * self.review.rows / max(rows, 1)), 2 * (self.split.test_days or 0), 1))
         trials = min(self.search.trials, self.review.trials)
         return self.model_copy(
             update={
@@ -183,7 +188,7 @@ class Params(_Section):
         for section, name in named:
             if name not in known:
                 raise ValueError(f"{section}: {name} is no metric of a {self.problem}; there are {', '.join(known)}")
-        if (self.split.test_days or 0) >= self.window.days:
+        if self.window.days is not None and (self.split.test_days or 0) >= self.window.days:
             raise ValueError("split.test_days must be fewer than window.days, or nothing is left to train on")
         return self
 
@@ -199,7 +204,8 @@ class Source(_Section):
 class Resolved(_Section):
     """The rules of the window as moments: rows with start <= time < end, those from test_start on are the test.
 
-    All empty where rows have no time; test_start is empty where a share of the rows is the test.
+    All empty where rows have no time; start is empty where the window has no first day, test_start where a share of the rows is
+    the test.
     """
 
     start: dt.datetime | None
@@ -257,8 +263,9 @@ def resolve(params: Params, source: Source) -> Run:
         end = dt.datetime.combine(params.window.until, dt.time(), dt.UTC)
     midnight = (end - dt.timedelta(seconds=1)).replace(hour=0, minute=0, second=0)
     drawn = params.split.test_share is not None
+    days = params.window.days
     resolved = Resolved(
-        start=midnight - dt.timedelta(days=params.window.days - 1),
+        start=None if days is None else midnight - dt.timedelta(days=days - 1),
         test_start=None if drawn else midnight - dt.timedelta(days=(params.split.test_days or 0) - 1),
         end=end,
     )

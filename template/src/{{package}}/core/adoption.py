@@ -633,7 +633,7 @@ def _params(
         newest_fifth = pd.Timestamp(moments.sort_values().iloc[int(len(moments) * 0.8)])
         days = max(1, math.ceil((newest - newest_fifth) / pd.Timedelta(days=1)))
         span = (newest.normalize() - pd.Timestamp(columns[time].minimum, unit="s", tz="UTC").normalize()).days + 1
-        found["window"] = {"days": max(span, days + 1)}
+        found["span"] = max(span, days + 1)
         if span >= FEWEST_DAYS:
             days = min(days, span - 1)
             if answer.problem == "classification":

@@ -410,7 +410,9 @@ def _bars(importance: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 def _when(facts: Mapping[str, Any], start: str, end: str) -> str:
     days = facts["window"]
-    return f" from {days[start]} to {days[end]}" if start in days and end in days else ""
+    if end not in days:
+        return ""
+    return f" from {days[start]} to {days[end]}" if start in days else f" before {days[end]}"
 
 
 def summary(facts: Mapping[str, Any], verdict: Verdict, version: str) -> str:

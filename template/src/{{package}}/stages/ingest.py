@@ -1,14 +1,15 @@
 """ingest: rows of the window from the source, masked, into data/raw. Nothing unmasked is ever written."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import mask, without
+from ..core.contract import FIRST_MOMENT, mask, without
 from ..core.schema import CONTRACT
 from ..io import source, tables
-from ..params import load_run
+from ..params import Run, load_run
 from ..settings import Paths, Settings
 from ..stages.resolve import readable_source
 
@@ -22,20 +23,55 @@ def ingest(settings: Settings) -> int:
     Raises:
         ProjectError: If the source has no rows in the window.
     """
-    window = load_run().resolved
-    start: Any = pd.Timestamp(window.start) if window.start else None
-    end: Any = pd.Timestamp(window.end) if window.end else None
+    run = load_run()
+    end: Any = pd.Timestamp(run.resolved.end) if run.resolved.end else None
+    start: Any = pd.Timestamp(run.resolved.start) if run.resolved.start else FIRST_MOMENT if end else None
     key = settings.mask_key.get_secret_value()
     forgotten = frozenset(Paths.FORGOTTEN.read_text().split()) if Paths.FORGOTTEN.exists() else frozenset()
     with readable_source(settings):
         chunks = source.read(settings.source_uri, start, end, CONTRACT.names)
-        kept = (mask(without(chunk, CONTRACT, forgotten, key), CONTRACT, key) for chunk in chunks)
+        counted = _Counted(chunks)
+        kept = (mask(without(chunk, CONTRACT, forgotten, key), CONTRACT, key) for chunk in counted)
         rows = tables.write_by_month(kept, Paths.RAW, CONTRACT.time)
     if rows == 0:
-        when = f" from {start:%Y-%m-%d} to {end:%Y-%m-%d}" if start and end else ""
+        since = f" from {run.resolved.start:%Y-%m-%d}" if run.resolved.start else ""
+        when = f"{since} to {end:%Y-%m-%d}" if end else ""
         raise ProjectError(
             f"the source has no rows{when}. "
             "Widen `window` in params.yaml, or look whether io/source.py reads the right place."
         )
     print(f"{rows:,} rows")
+    if outside := _outside(run, counted.rows):
+        print(outside)
     return rows
+
+
+class _Counted:
+    """Chunks, and how many rows they had."""
+
+    def __init__(self, chunks: Iterable[pd.DataFrame]) -> None:
+        self.chunks = chunks
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        for chunk in self.chunks:
+            self.rows += len(chunk)
+            yield chunk
+
+
+def _outside(run: Run, rows: int) -> str:
+    """Say how many rows of the source the window leaves out; empty if none.
+
+    Args:
+        run: The resolved run.
+        rows: Number of rows that were read.
+    """
+    left = run.source.rows - rows
+    if left <= 0 or (run.window.days is None and run.window.until == "newest"):
+        return ""
+    days = [f"before {run.resolved.start:%Y-%m-%d}"] if run.resolved.start else []
+    days += [f"from {run.resolved.end:%Y-%m-%d} on"] if run.resolved.end and run.window.until != "newest" else []
+    return (
+        f"{left:,} of {run.source.rows:,} rows at the source are outside the window ({', '.join(days)}) and are not used. `window` in "
+        "params.yaml sets it; `days: null` takes all."
+    )

@@ -1,6 +1,7 @@
 """Before and after the stages: what the rules of params.yaml come to today, and what a finished run was made from."""
 
 import contextlib
+import datetime as dt
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from .. import ProjectError, UnreachableError
+from ..core.contract import FIRST_MOMENT
 from ..core.gate import Outcome
 from ..core.schema import CONTRACT
 from ..io import source, tables
@@ -42,11 +44,25 @@ def resolve_run(settings: Settings, small: bool = False, guess: Mapping[str, Any
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
     rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
     forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""
-    run = resolve(params.small(known.rows, guess or {}) if small else params, known).model_copy(
-        update={"contract": rules, "forgotten": forgotten}
-    )
+    if small:
+        every = params.window.days is None and known.rows > params.review.rows
+        span = _span(settings, known.newest) if every and known.newest else None
+        params = params.small(known.rows, guess or {}, span)
+    run = resolve(params, known).model_copy(update={"contract": rules, "forgotten": forgotten})
     save_run(run)
     return run
+
+
+def _span(settings: Settings, moment: dt.datetime) -> int:
+    """The days from the oldest row at the source to the newest, which is of `moment`; reads the time of every row."""
+    oldest = newest = pd.Timestamp(moment)
+    with readable_source(settings):
+        for chunk in source.read(
+            settings.source_uri, FIRST_MOMENT, newest + pd.Timedelta(seconds=1), [str(CONTRACT.time)]
+        ):
+            found = pd.to_datetime(chunk[CONTRACT.time], utc=True, errors="coerce").min()
+            oldest = oldest if pd.isna(found) else min(oldest, found)
+    return (newest.normalize() - oldest.normalize()).days + 1
 
 
 @contextlib.contextmanager

@@ -196,11 +196,13 @@ def _reference(final: Any, rows: pd.DataFrame, run: Run) -> dict[str, Any]:
 def _season(run: Run) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     """From when to when rows are like those that come next: around this day a year ago where there are two years, else the last
     weeks; without an end where rows have no time."""
-    if run.resolved.start is None or run.resolved.end is None:
+    if run.resolved.end is None:
         return None, None
-    start, end = pd.Timestamp(run.resolved.start), pd.Timestamp(run.resolved.end)
+    end = pd.Timestamp(run.resolved.end)
     months = [month for month, _ in tables.parts(Paths.VALIDATED) if month[:1].isdigit()]
-    oldest = max(start, pd.Timestamp(months[0], tz="UTC")) if months else start
+    first = pd.Timestamp(months[0], tz="UTC") if months else end
+    start = pd.Timestamp(run.resolved.start) if run.resolved.start else first
+    oldest = max(start, first)
     if oldest <= end - pd.DateOffset(years=2):
         day = end - pd.DateOffset(years=1)
         return day - SEASON, day + SEASON
