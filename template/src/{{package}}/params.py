@@ -83,10 +83,15 @@ class Search(_Section):
 
 
 class Evaluation(_Section):
-    """`slices` to report apart (columns of the contract, or `month`), and `bootstrap` resamples for an interval."""
+    """`slices` to report apart (columns of the contract, or `month`), and `bootstrap` resamples for an interval.
+
+    `threshold` is the lowest probability of the positive class that the report and the model card count as a positive
+    prediction. It affects these two only: the service predicts the likelier class.
+    """
 
     slices: tuple[str, ...] = ()
     bootstrap: int = Field(default=200, ge=20, le=10_000)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
     importance_rows: int = Field(default=4_000, ge=100)
 
 

@@ -6,8 +6,10 @@ counts. Resampling rows with replacement is then a matter of weights, and compar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -167,6 +169,54 @@ def _points(**columns: Array | pd.Series) -> Points:
         {name: float(value) for name, value in zip(columns, line, strict=True)}
         for line in zip(*columns.values(), strict=True)
     ]
+
+
+def confusion(y: Array, score: Array, threshold: float) -> dict[str, int]:
+    """Return how many rows are predicted positive and negative by a threshold, by truth.
+
+    Args:
+        y, score: truth (0 or 1) and predicted probability of the positive class, shape (n,).
+        threshold: lowest probability that is predicted positive.
+    """
+    true, chosen = y == 1, score >= threshold
+    return {
+        "true_positive": int((true & chosen).sum()),
+        "false_positive": int((~true & chosen).sum()),
+        "false_negative": int((true & ~chosen).sum()),
+        "true_negative": int((~true & ~chosen).sum()),
+    }
+
+
+def mean_errors(y: Array, score: Array, groups: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Return the mean prediction minus the mean outcome, of all rows and of each group.
+
+    Of more than two classes the mean confidence is compared with the share of correct predictions.
+
+    Args:
+        y, score: truth and predictions, as for `with_intervals`.
+        groups: the group of each row by the name of the slice, length n.
+
+    Returns:
+        Columns slice, group, rows, observed, predicted, difference, low, high; the first line is of all rows. Its interval is one of
+        95 %; those of the groups hold together with 95 % (Bonferroni), and are not defined for a single row.
+    """
+    true, predicted = flat(y, score)
+    parts = [("all", "all", np.arange(len(y)))]
+    for name, group in groups.items():
+        by = pd.Series(np.arange(len(y))).groupby(group.astype("str").to_numpy(), sort=True)
+        parts += [(name, str(label), rows.to_numpy()) for label, rows in by]
+    lines = []
+    for place, (name, label, at) in enumerate(parts):
+        error = predicted[at] - true[at]
+        width = np.nan
+        if len(at) > 1:
+            tail = 0.025 / (max(1, len(parts) - 1) if place else 1)
+            width = NormalDist().inv_cdf(1 - tail) * float(error.std(ddof=1)) / math.sqrt(len(at))
+        mean = float(error.mean())
+        observed, answered = float(true[at].mean()), float(predicted[at].mean())
+        lines.append((name, label, len(at), observed, answered, mean, mean - width, mean + width))
+    columns = ["slice", "group", "rows", "observed", "predicted", "difference", "low", "high"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def mae(y: Array, score: Array, weight: Array) -> float:

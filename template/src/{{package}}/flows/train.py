@@ -74,6 +74,8 @@ def train() -> Report:
             seconds.pop("stages")
             outcome = recall(settings)
             fresh = outcome is None
+            if outcome is not None and not Paths.PAGE.exists():  # a clone has what DVC keeps, and no page
+                step("report", lambda: _record(settings))
             if outcome is None:
                 outcome = step("record", lambda: _record(settings))
                 create_markdown_artifact(key="verdict", markdown=outcome.markdown, description="metrics and verdict")

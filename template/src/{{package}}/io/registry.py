@@ -389,6 +389,11 @@ class Registry:
         with self._talking():
             return Path(self.client.download_artifacts(run_id, artifact, str(target)))
 
+    def attach(self, run_id: str, file: Path) -> None:
+        """Add a file to the artifacts of a run, in place of one of the same name."""
+        with self._talking():
+            self.client.log_artifact(run_id, str(file))
+
     # ------------------------------------------------------------------------------------------ Versions
 
     def versions(self) -> list[Version]:

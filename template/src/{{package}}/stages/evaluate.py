@@ -44,9 +44,8 @@ def evaluate() -> dict[str, Any]:
     ones = np.ones(len(y))
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
     over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed)
-    by_slice = metrics.slices(
-        run.problem, y, score, groups(test, run.evaluation.slices), metric, max(20, times // 2), seed
-    )
+    grouped = groups(test, run.evaluation.slices)
+    by_slice = metrics.slices(run.problem, y, score, grouped, metric, max(20, times // 2), seed)
     sample = np.sort(np.random.default_rng(seed).permutation(len(y))[: run.evaluation.importance_rows])
     inputs = loaded.build_features(rows.iloc[sample])
     importance = metrics.importance(
@@ -59,6 +58,7 @@ def evaluate() -> dict[str, Any]:
     )
     effects = metrics.effects(loaded.score, rows.iloc[sample], CONTRACT.effects)
     trials = pd.DataFrame(tables.read_json(Paths.TRIALS))
+    two_classes = run.problem == "classification" and score.ndim == 1
     facts: dict[str, Any] = {
         "problem": run.problem,
         "target": CONTRACT.target,
@@ -70,6 +70,9 @@ def evaluate() -> dict[str, Any]:
         "baseline": naive,
         "over_baseline": over_baseline.as_json(),
         "slices": _records(by_slice),
+        "calibration": _records(metrics.mean_errors(y, score, grouped)),
+        "threshold": run.evaluation.threshold,
+        "confusion": metrics.confusion(y, score, run.evaluation.threshold) if two_classes else None,
         "importance": _records(importance),
         "effects": _records(effects),
         "trials": _records(trials),
@@ -84,7 +87,10 @@ def evaluate() -> dict[str, Any]:
         "columns": tables.read_json(Paths.ADOPTION).get("columns", []) if Paths.ADOPTION.exists() else [],
     }
     shutil.rmtree(Paths.PLOTS, ignore_errors=True)
-    pictures = report.plots(run.problem, y, score, by_slice, importance, metric, trials, CONTRACT.classes)
+    pictures = report.plots(
+        run.problem, y, score, by_slice, importance, metric, trials, CONTRACT.classes,
+        run.evaluation.threshold if two_classes else None, found[metric].value,
+    )  # fmt: skip
     for name, png in pictures.items():
         with tables.writing(Paths.PLOTS / f"{name}.png") as partial:
             partial.write_bytes(png)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from .. import ProjectError
 from ..core import gate
 from ..core.contract import check_rows
 from ..core.gate import Outcome
-from ..core.metrics import Interval, paired_gain
+from ..core.metrics import METRICS, Interval, paired_gain
 from ..core.schema import CONTRACT
 from ..io import bundle, git, isolated, tables
 from ..io.database import CHALLENGER, CHAMPION, Version
@@ -28,7 +30,28 @@ from ..stages.reproduce import machine
 from ..stages.resolve import lineage, remember
 
 
-def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> tuple[gate.Verdict, Interval | None]:
+@dataclass(frozen=True)
+class Compared:
+    """The champion's predictions for the test rows, beside those of a run.
+
+    Attributes:
+        version: number of the champion.
+        rows: number of test rows that the champion's contract accepts; both models are compared on these.
+        gain: gain of the run over the champion in the metric of the gate.
+        metrics: metrics of the champion on these rows.
+    """
+
+    version: int
+    rows: int
+    gain: Interval
+    metrics: Mapping[str, float | None]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the report shows: version, rows and metrics."""
+        return {name: value for name, value in asdict(self).items() if name != "gain"}
+
+
+def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> tuple[gate.Verdict, Compared | None]:
     """Hold the run against its limits and, where there is one, against the champion on the same rows."""
     champion = registry.holder(CHAMPION)
     over = None
@@ -39,7 +62,7 @@ def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> 
         limits.metric,
         {key: np.nan if value["value"] is None else value["value"] for key, value in facts["metrics"].items()},
         facts["over_baseline"]["value"],
-        over,
+        over.gain if over else None,
         limits.at_least,
         limits.at_most,
         limits.better_than_baseline,
@@ -49,8 +72,8 @@ def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> 
     return verdict, over
 
 
-def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
-    """The gain of this run's model over the champion, both answering the test rows through their bundles.
+def against(registry: Registry, champion: Version, run: Run) -> Compared | None:
+    """Compare this run's model with the champion, both answering the test rows through their bundles.
 
     None if the champion's contract no longer fits the rows, or it does not answer with newer packages; then it is said, and the
     other limits decide.
@@ -81,9 +104,11 @@ def against(registry: Registry, champion: Version, run: Run) -> Interval | None:
     y = CONTRACT.labels(scored[CONTRACT.target])[kept]
     mine = scored[CONTRACT.answers].to_numpy("float64")[kept]
     mine = mine if len(CONTRACT.answers) > 1 else mine[:, 0]
-    return paired_gain(
-        run.problem, run.gate.metric, y, mine, old.score(checked.good), run.evaluation.bootstrap, run.seed
-    )
+    theirs = old.score(checked.good)
+    gain = paired_gain(run.problem, run.gate.metric, y, mine, theirs, run.evaluation.bootstrap, run.seed)
+    values = {name: measure(y, theirs, np.ones(len(y))) for name, measure in METRICS[run.problem].items()}
+    known = {name: None if np.isnan(value) else value for name, value in values.items()}
+    return Compared(champion.number, len(kept), gain, known)
 
 
 def _answering(registry: Registry, champion: Version) -> bundle.Bundle | None:
@@ -123,11 +148,11 @@ def record(settings: Settings) -> Outcome:
     else:
         verdict, over = judge(registry, run, facts, name)
         verdict_json = verdict.as_json()
-        over_json = over.as_json() if over else None
+        over_json = over.gain.as_json() if over else None
         from ..core.report import summary  # imports Matplotlib, which takes a second
 
-        markdown = summary(facts, verdict, f"run {name}")
-        run_id = registry.log(as_record(run, facts, verdict, over_json, markdown, name))
+        markdown = summary(facts, verdict, f"run {name}", over.as_json() if over else None)
+        run_id = registry.log(as_record(run, facts, verdict, over, markdown, name))
     if not verdict_json["passed"]:
         number, status = None, "rejected"
     else:
@@ -136,8 +161,60 @@ def record(settings: Settings) -> Outcome:
         number, status = version.number, registry.version(version.number).status
     champion = registry.holder(CHAMPION)
     outcome = Outcome(name, verdict_json, number, status, champion.number if champion else None, over_json, markdown)
+    if status == "archived" and champion is not None:  # rolled back, or another version took its place since then
+        write_page(registry, champion.run_id)
+    elif write_page(registry, run_id):
+        registry.attach(run_id, Paths.PAGE)
     remember(settings, outcome)
     return outcome
+
+
+def write_page(registry: Registry, run_id: str) -> bool:
+    """Write reports/report.html of a recorded run, with its version and verdict, from what the run recorded.
+
+    Returns:
+        Whether it was written. If it cannot be, the reason is printed: a promotion or a rollback does not depend on a page.
+    """
+    from ..core import report  # imports Matplotlib, which takes a second
+    from ..stages.evaluate import TITLE
+
+    try:
+        run = registry.run(run_id)
+        tags, version = run.data.tags, next((one for one in registry.versions() if one.run_id == run_id), None)
+        with tempfile.TemporaryDirectory() as scratch:
+            facts = json.loads(registry.fetch(run_id, Paths.FACTS.name, Path(scratch)).read_text(encoding="utf-8"))
+            plots = registry.fetch(run_id, Paths.PLOTS.name, Path(scratch))
+            pictures = {file.stem: file.read_bytes() for file in sorted(plots.glob("*.png"))}
+        release = report.Release(
+            version=version.number if version else None,
+            status=_status(registry, version),
+            recorded=dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC),
+            lineage=tags.get("lineage", ""),
+            commit=tags.get("mlflow.source.git.commit", ""),
+            snapshot=tags.get("snapshot", ""),
+            verdict=json.loads(registry.text(run, "checks")),
+            champion=json.loads(tags.get("over_champion_on", "null")) or {},
+        )
+        tables.write_text(report.page(TITLE, facts, pictures, release), Paths.PAGE)
+    except (ProjectError, OSError, ValueError, KeyError, TypeError) as error:
+        print(
+            f"warning: {Paths.PAGE} is not the report of run {run_id}: {type(error).__name__}: {error}. MLflow has what the run "
+            "recorded: make ui"
+        )
+        return False
+    return True
+
+
+def _status(registry: Registry, version: Version | None) -> str:
+    """Return what became of a version, in words."""
+    if version is None:
+        return "rejected by the gate"
+    moves = registry.moves()
+    if version.status == CHAMPION and moves and moves[-1].after == version.number:
+        move = moves[-1]
+        since = dt.datetime.fromisoformat(move.when).astimezone(dt.UTC)
+        return f"champion since {since:%Y-%m-%d %H:%M} UTC, by {move.who} ({move.why})"
+    return f"{version.status} on {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, when this page was written"
 
 
 def _place(registry: Registry, version: Version, run: Run, settings: Settings) -> None:
@@ -168,7 +245,7 @@ def as_record(
     run: Run,
     facts: Mapping[str, Any],
     verdict: gate.Verdict,
-    over: Mapping[str, float | None] | None,
+    over: Compared | None,
     markdown: str,
     name: str,
 ) -> Record:
@@ -182,7 +259,8 @@ def as_record(
     }
     tags = {
         "checks": json.dumps(verdict.as_json()),
-        "over_champion": json.dumps(over),
+        "over_champion": json.dumps(over.gain.as_json() if over else None),
+        "over_champion_on": json.dumps(over.as_json() if over else None),
         "summary": markdown,
         "note": markdown,
         "snapshot": commit,
@@ -211,8 +289,7 @@ def as_record(
             **lineage_files,
             archive: "lineage",
             Paths.BUNDLE: "bundle",
-            Paths.PLOTS: "plots",
-            Paths.PAGE: "",
+            Paths.PLOTS: Paths.PLOTS.name,
             Paths.CARD: "",
             Paths.FACTS: "",
         },
@@ -247,6 +324,7 @@ def promote(settings: Settings, number: int | None, why: str) -> Version:
             "there is no challenger to promote. `make run` trains one, `make history` shows all versions."
         )
     registry.promote(version, settings.who, why or "by hand")
+    write_page(registry, version.run_id)
     return version
 
 
@@ -270,7 +348,9 @@ def rollback(settings: Settings, why: str, delivered: bool = False) -> Version:
             f"version {champion.number} is the champion by now, and version {there} was delivered: nothing was moved. "
             "`make history` shows who did it."
         )
-    return registry.rollback(settings.who, why or "by hand")
+    version = registry.rollback(settings.who, why or "by hand")
+    write_page(registry, version.run_id)
+    return version
 
 
 def verify(settings: Settings) -> Version | None:
