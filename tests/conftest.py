@@ -154,7 +154,7 @@ def two(releases: Releases) -> tuple[Path, str, str]:
         git(ROOT, "clone", "--quiet", str(releases.clone), str(clone))
         before = stand_in(clone)
         for name, old, new in (
-            ("template/Makefile.jinja", "## the tests, with", "## all tests, with"),
+            ("template/Makefile.jinja", "## run the tests with", "## run all tests with"),
             ("template/.github/workflows/train.yml", "timeout-minutes: 180", "timeout-minutes: 170"),
             ("CHANGELOG.md", "\n## ", "\n## 99.0.0 (2030-02-01)\n\nTraining is cut off earlier.\n\n## "),
         ):

@@ -154,7 +154,7 @@ def future(releases: Releases, place: Path, lock: Path | None = None) -> Future:
     raise_floors(place / "template/pyproject.toml.jinja", lock)
     _replace(
         place / "template/Makefile.jinja",
-        {"## the tests, with the coverage gate;": "## all tests, with the coverage gate;"},
+        {"## run the tests with the coverage gate;": "## run all tests with the coverage gate;"},
     )
     _replace(place / "template/README.md.jinja", {"make test     # the tests": "make test     # all tests"})
     _replace(place / "template/.github/workflows/ci.yml", {"timeout-minutes: 30": "timeout-minutes: 40"})

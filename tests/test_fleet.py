@@ -136,7 +136,7 @@ def projects(two: tuple[Path, str, str], small_environment: Path, tmp_path: Path
     for name in ("remote", "bare"):
         git(tmp_path, "clone", "--quiet", "--bare", name, f"{name}.git")
     git(tmp_path / "remote", "remote", "add", "origin", str(tmp_path / "remote.git"))
-    Project(tmp_path / "conflict").replace("Makefile", "## the tests, with", "## our tests, with")
+    Project(tmp_path / "conflict").replace("Makefile", "## run the tests with", "## run our tests with")
     commit(tmp_path / "conflict")
     (tmp_path / "dirty/notes.md").write_text("not yet\n")
     listed = tmp_path / "projects.txt"

@@ -99,3 +99,55 @@ def test_no_target_of_the_repository_reads_a_value_through_make() -> None:
     assert {"ONLY", "PROJECTS", "REF"} <= set(values)
     recipes = "".join(line for line in makefile.read_text().splitlines(keepends=True) if line.startswith(("\t", "  ")))
     assert not re.findall(rf"\$\((?:if \$\()?({'|'.join(values)})\b", recipes)
+
+
+# ---------------------------------------------------------------------------------------------------------- Help
+
+DAILY = ["run", "report", "history", "compare", "promote", "predict", "check", "test"]
+LINE = re.compile(r"^  make ([a-z-]+) +(\S.*)$", re.MULTILINE)
+
+
+def help_of(folder: Path, target: str) -> str:
+    """What `make` prints without an installed project: help needs neither packages nor Python."""
+    return subprocess.run(
+        ["make", "--no-print-directory", target], cwd=folder, env={"PATH": os.defpath}, capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def every_option(render: Render) -> Path:
+    return render(serving="[online,batch,streaming,hybrid]", deploy="compose", monitoring="true")
+
+
+def test_help_begins_with_the_daily_targets(every_option: Path) -> None:
+    said = help_of(every_option, "help")
+    assert [name for name, _ in LINE.findall(said)][: len(DAILY)] == DAILY
+    assert re.findall(r"^\S.*", said, re.MULTILINE)[:2] == ["Daily work", "Help"]
+    assert "make pass " not in said and "make retrain " not in said and "make delivery " not in said
+
+
+def test_help_all_lists_every_target_once_in_short_lines(every_option: Path) -> None:
+    said = help_of(every_option, "help-all")
+    targets, _ = targets_and_values(every_option / "Makefile", *(every_option / "make").glob("*.mk"))
+    names = [name for name, _ in LINE.findall(said)]
+    assert sorted(names) == sorted(set(targets) - {"moved", "missing", "champion-before"})
+    assert max(map(len, said.splitlines())) <= 100
+    texts = [re.split(r": [A-Z]| \[|; ", text)[0] for _, text in LINE.findall(said)]
+    assert [text for text in texts if len(text) > 60 or not text[0].islower()] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("runn", "Did you mean `make run`?"),
+        ("compct-log", "Did you mean `make compact-log`?"),
+        ("promot", "Did you mean `make promote`?"),
+        ("xyzzy", "there is no target xyzzy. `make help` lists the targets."),
+        ("it's; touch HIT", "there is no target it's; touch HIT."),
+    ],
+)
+def test_an_unknown_target_names_the_closest_one(every_option: Path, typed: str, hint: str) -> None:
+    done = subprocess.run(["make", typed], cwd=every_option, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert not (every_option / "HIT").exists()

@@ -393,7 +393,7 @@ def _give_a_champion(project: Project, trained: Project) -> None:
 
 def test_a_conflict_is_listed_decided_and_taken_back(ahead: Future, small_environment: Path, tmp_path: Path) -> None:
     project = start(ahead.clone, ahead.before, tmp_path / "project", {})
-    project.replace("Makefile", "## the tests, with the coverage gate;", "## our tests, with the coverage gate;")
+    project.replace("Makefile", "## run the tests with the coverage gate;", "## run our tests with the coverage gate;")
     (project / ahead.deleted).write_text("# ours now\n")
     commit(project.folder)
     shutil.copytree(small_environment / ".venv", project / ".venv", symlinks=True)

@@ -488,7 +488,7 @@ def test_what_is_proposed_is_renewed_and_what_cannot_be_is_said(
     assert len(github.written) == 1
 
     # a conflict is for a person
-    Project(project).replace("Makefile", "## the tests, with", "## our tests, with")
+    Project(project).replace("Makefile", "## run the tests with", "## run our tests with")
     commit(project)
     assert propose() == 1 and "Makefile: lines" in capfd.readouterr().out
 

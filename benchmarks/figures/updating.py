@@ -69,7 +69,7 @@ def fleet(lab: Lab, template: Path) -> Row:
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message", "mine")
     for name, old, new in (
-        ("template/Makefile.jinja", "## the tests, with", "## all tests, with"),
+        ("template/Makefile.jinja", "## run the tests with", "## run all tests with"),
         ("template/.github/workflows/train.yml", "timeout-minutes: 180", "timeout-minutes: 170"),
         ("template/pyproject.toml.jinja", '"rich>=14"', '"rich>=14.0"'),
     ):
