@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ci import base as bases
@@ -40,9 +41,13 @@ ALLOWED = COMMENTS["allowlist"]
 CHUNK = 4 << 20
 
 
-def secrets() -> bool:
-    """Whether no file that git knows or would add holds what looks like a key or a password."""
-    names = bases.listed("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+def secrets(only: list[str] | None = None) -> bool:
+    """Return whether no file holds what looks like a key or a password.
+
+    Args:
+        only: the files to read; by default those that git knows or would add, and the commits since the base.
+    """
+    names = bases.listed("ls-files", "-z", "--cached", "--others", "--exclude-standard") if only is None else only
     files = [name for name in names if Path(name).is_file()]
     large = [name for name in files if Path(name).stat().st_size > tracked.LARGE_BYTES]
     small = sorted({name if not name.startswith("-") else f"./{name}" for name in files} - {*large})
@@ -56,7 +61,7 @@ def secrets() -> bool:
         if holds_token(Path(name)):
             print(f"error: {name} holds a token or a private key", file=sys.stderr)
             good = False
-    base, _ = bases.find()
+    base = bases.find()[0] if only is None else None
     if base and committed_token(base):
         print(f"error: a commit since {base.commit[:12]} adds a token or a private key", file=sys.stderr)
         good = False
@@ -165,13 +170,20 @@ def bill_of_materials() -> bool:
 
 
 def main() -> int:
-    """Return 0 if nothing was found; arguments select checks by name."""
-    checks = {check.__name__: check for check in (secrets, files, workflows, weaknesses, bill_of_materials)}
-    unknown = [name for name in sys.argv[1:] if name not in checks]
+    """Return 0 if nothing was found; arguments select checks by name, and after --only the files to search for secrets."""
+    checks: dict[str, Callable[[], bool]] = {
+        check.__name__: check for check in (secrets, files, workflows, weaknesses, bill_of_materials)
+    }
+    selected = sys.argv[1:]
+    if "--only" in selected:
+        place = selected.index("--only")
+        selected, only = selected[:place], selected[place + 1 :]
+        checks["secrets"] = lambda: secrets(only)
+    unknown = [name for name in selected if name not in checks]
     if unknown:
         print(f"error: unknown check {', '.join(unknown)}; the checks are {', '.join(checks)}", file=sys.stderr)
         return 2
-    results = {name: checks[name]() for name in sys.argv[1:] or checks}
+    results = {name: checks[name]() for name in selected or checks}
     for name, kept in results.items():
         print(f"{name.replace('_', ' ')}: {'nothing found' if kept else 'FAILED'}")
     return 0 if all(results.values()) else 1
