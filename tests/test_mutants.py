@@ -151,7 +151,7 @@ MUTANTS = [
     Mutant("the lock is edited by hand", edit("uv.lock", 'name = "cloudpickle"\nversion = "', 'name = "cloudpickle"\nversion = "0.'), "check-lock", "uv.lock", long=False),
     # the notebook
     Mutant("the notebook's output is removed", notebook("plt.show()", "plt.close()"), "notebook", "shows nothing", long=False),
-    Mutant("the notebook does not run", notebook("CONTRACT.features()", "CONTRACT.inputs()"), "notebook", "explore.ipynb stops"),
+    Mutant("the notebook does not run", notebook("project.load_rows(", "project.read_rows("), "notebook", "explore.ipynb stops"),
     Mutant("the notebook shows people", output_in_notebook, "notebook", "holds outputs"),
 ]  # fmt: skip
 
