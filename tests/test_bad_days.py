@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, free_port, processes_in
+from conftest import ROOT, Project, free_port, processes_in
 
 MORE = {"gate": {"at_least": {}}, "seed": 11}  # makes a new run of all from training on
 
@@ -286,6 +288,34 @@ def test_kill_the_orchestrator_alone(fork: Project) -> None:
         f"with get_client(sync_client=True) as c: print(c.read_flow_run({killed!r}).state.name)"
     )
     assert state == "Crashed"
+
+
+def test_ctrl_c_in_a_terminal(fork: Project, flights: Callable[[Path, list[int]], Path]) -> None:
+    """The run ends at once, leaves no process, and prints what is kept; the next run finishes. benchmarks/ measures the time."""
+    place = importlib.util.spec_from_file_location("terminal", ROOT / "benchmarks/inside/terminal.py")
+    assert place and place.loader
+    terminal = importlib.util.module_from_spec(place)
+    sys.modules["terminal"] = terminal
+    place.loader.exec_module(terminal)
+    flights(source_of(fork), [5])
+    fork.set_params(search={"trials": 12})
+    environment = {**fork._environment({}), "PREFECT_API_URL": ""}  # with the temporary server
+    command = ["make", "--no-print-directory", "run"]
+    for moment, kept in (
+        ("reading the source", "error: stopped"),
+        (
+            "train ...",
+            "stopped during the stage train. Finished stages and the finished trials of the search are kept.",
+        ),
+        ("trial 2 of", "Run the same command again to resume."),
+    ):
+        ended = terminal.interrupted(
+            command, fork.folder, environment, lambda passed, shown, moment=moment: moment in shown
+        )
+        assert ended.interrupted and kept in ended.output, ended.output
+        assert ended.left == [] and ended.seconds < 15, ended.output
+        assert "Traceback" not in ended.output, ended.output
+    assert "2, challenger" in fork.make("run")
 
 
 @pytest.mark.parametrize(

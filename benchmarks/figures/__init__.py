@@ -18,6 +18,7 @@ from . import (
     delivery,
     demo,
     drift,
+    interrupt,
     loop,
     memory,
     online,
@@ -69,6 +70,7 @@ GROUPS: dict[str, Group] = {
     "drift": Group(drift.measure, drift.MEANING, long=True),
     "batch": Group(batch.measure, batch.MEANING, long=True),
     "ci": Group(ci.measure, ci.MEANING, long=True),
+    "interrupt": Group(interrupt.measure, interrupt.MEANING, long=True),
     "scale": Group(scale.measure, scale.MEANING, long=True),
 }
 

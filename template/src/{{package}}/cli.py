@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import subprocess
@@ -10,18 +11,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import NAME, ProjectError, UnreachableError
+from . import NAME, ProjectError, UnreachableError, faults, interruption
 from .environment import restart_for_model
 from .settings import Settings, SettingsError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True)
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Why = Annotated[str, typer.Option(help="The reason, kept with the move.")]
 
 
@@ -37,20 +39,49 @@ def main() -> None:
     except SettingsError as error:
         fail(str(error), 2)
     except ProjectError as error:
+        _fail_in_own_file(error, str(error))
         fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
-        fail("stopped; what was finished is kept.", 130)
+        fail(interruption.STOPPED, 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # of the command line: typer keeps the class to itself
             fail(f"{error.format_message()}; `make` lists how each command is called.", 2)
+        _fail_in_own_file(error, f"{type(error).__name__}: {error}")
         raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail_in_own_file(error: Exception, cause: str) -> None:
+    """End with the line of the user's file that failed and its cause; return if no such file is involved."""
+    line = faults.own_line(error)
+    if line:
+        print(line, file=sys.stderr)
+        fail(f"{cause}\n{faults.keep(error)}")
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Print an error and end."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+@app.callback()
+def _options(
+    quiet: Annotated[bool, typer.Option("--quiet", envvar="QUIET", help="Print errors and JSON only.")] = False,
+) -> None:
+    """A table in, a champion model out."""
+    if quiet:
+        # The file itself, not sys.stdout: tools that a command starts inherit it. JSON goes to a copy of the previous one.
+        _json_to.append(os.fdopen(os.dup(1), "w"))
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+
+
+_json_to: list[TextIO] = []
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str), file=_json_to[-1] if _json_to else sys.stdout, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------- Stages
@@ -193,7 +224,7 @@ def pipeline() -> None:
     from .stages.resolve import resolve_run
 
     settings = Settings()
-    with dvc.only_run():
+    with dvc.only_run(), interruption.at_once(dvc.kept):
         resolve_run(settings)
         seconds = dvc.repro(settings)
     if seconds:
@@ -208,7 +239,7 @@ def review() -> None:
     from .io import dvc
     from .stages.review import review
 
-    with dvc.only_run():
+    with dvc.only_run(), interruption.at_once(dvc.kept):
         done = review(Settings())
     _warn(done.note)
     print("reports/review.md: " + ("passed" if done.passed else "did not pass"))
@@ -274,7 +305,8 @@ def run() -> None:
     from .params import load_params
 
     load_params()  # a typo, or another run, is told before a server is started for it
-    with dvc.only_run(), _stages_ahead(settings):
+    print("reading the source", flush=True)
+    with dvc.only_run(), interruption.at_once(dvc.kept), _stages_ahead(settings):
         print(f"Prefect server: {where}", flush=True)
         report = _flow(settings, where)
     _show(report, time.perf_counter() - begun)
@@ -396,11 +428,15 @@ def predict(
     source: Annotated[Path, typer.Argument(help="A .parquet or .csv file with the columns of the contract.")],
     output: Annotated[Path, typer.Option(help="Gets a row per row.")] = Path("predictions.csv"),
     version: Annotated[int | None, typer.Option(help="Another version than the champion.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Score a file."""
+    """Predict the rows of a file."""
     from .stages.predict import predict
 
     number, answered, refused = predict(Settings(), source, output, version)
+    if as_json:
+        _print_json({"version": number, "predicted": answered, "quarantined": refused, "output": str(output)})
+        return
     print(f"version {number} answered {answered:,} rows, set {refused:,} aside (see the column reason): {output}")
 
 
@@ -478,11 +514,14 @@ def verify() -> None:
 
 
 @app.command()
-def history() -> None:
-    """Versions, verdicts, and who moved what."""
+def history(as_json: AsJson = False) -> None:
+    """List versions, verdicts and champion moves."""
     from .stages.history import history
 
     runs, moves = history(Settings())
+    if as_json:
+        _print_json({"runs": runs, "moves": moves})
+        return
     if not runs:
         print("nothing was recorded yet; `make run` makes the first version")
         return
@@ -491,11 +530,15 @@ def history() -> None:
 
 
 @app.command()
-def compare(a: int, b: int) -> None:
-    """Two versions side by side."""
-    from .stages.release import compare
+def compare(a: int, b: int, as_json: AsJson = False) -> None:
+    """Compare two versions: metrics, columns, inputs, parameters, data."""
+    from .stages.compare import compare
 
-    for title, rows in compare(Settings(), a, b).items():
+    tables = compare(Settings(), a, b)
+    if as_json:
+        _print_json(tables)
+        return
+    for title, rows in tables.items():
         _print(f"{title}" if rows else f"{title}: no difference", rows)
 
 

@@ -67,6 +67,11 @@ def site_cache(project: Path) -> str:
     return str(folder)
 
 
+def shows_progress() -> bool:
+    """Return whether progress bars are shown: on a terminal, and not in CI."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
+
+
 class SettingsError(ProjectError):
     """A setting has an invalid value; the text has its name, its value and what is valid."""
 

@@ -171,6 +171,7 @@ def search(
     trials: int,
     seed: int,
     say: Callable[[str], None] = print,
+    after_trial: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Try hyperparameters until the study has `trials` finished trials.
 
@@ -183,6 +184,7 @@ def search(
         features, y: Rows, ordered by time where they have one.
         pairs: The folds.
         trials: The budget in all, those that are there included.
+        after_trial: called when a trial has ended.
 
     Returns:
         A line per trial: number, state, value, seconds, then the hyperparameters.
@@ -209,6 +211,7 @@ def search(
         study.optimize(objective, n_trials=1)
         trial = study.trials[-1]
         value = "no value" if trial.value is None else f"{metric} {trial.value:.4f}"
+        after_trial()
         say(f"trial {number + 1} of {trials}: {trial.state.name.lower()}, {value}")
     complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     if not complete:

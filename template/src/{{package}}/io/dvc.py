@@ -22,6 +22,7 @@ import yaml
 
 from .. import ProjectError, UnreachableError
 from ..settings import Paths, Settings
+from .progress import Follower
 
 CACHE = Path(".cache")
 SECONDS_TO_STOP = 10.0
@@ -37,6 +38,17 @@ class BusyError(ProjectError):
 
 
 _held: list[Path] = []
+_stages: list[str] = []  # that this process has seen begin; the last one is an empty text after all have ended
+
+
+def kept() -> str:
+    """Return what is kept if the run of this process is stopped at this moment, and how to resume."""
+    if not _stages:
+        return "stopped before a stage began; nothing has changed. Run the same command again to resume."
+    if not _stages[-1]:
+        return "stopped after the stages; their outputs are kept. Run the same command again to resume."
+    search = " and the finished trials of the search" if _stages[-1] == "train" else ""
+    return f"stopped during the stage {_stages[-1]}. Finished stages{search} are kept. Run the same command again to resume."
 
 
 @contextlib.contextmanager
@@ -150,7 +162,7 @@ def _repro(
         timer = threading.Timer(limit, expire)
         timer.start()
         try:
-            seconds, failed = _follow(child, log, say, cancelled)
+            seconds, failed = _follow(child, log, folder, say, cancelled)
         except BaseException:  # also a cancelled flow and Ctrl-C: nothing may go on training behind our back
             stop(child, SECONDS_TO_STOP)
             raise
@@ -273,13 +285,19 @@ _NOISE = re.compile(
 
 
 def _follow(
-    child: subprocess.Popen[bytes], log: Path, say: Callable[[str], None], cancelled: threading.Event | None
+    child: subprocess.Popen[bytes],
+    log: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    cancelled: threading.Event | None,
 ) -> tuple[dict[str, float], str]:
     """Pass on what a person wants to see of DVC's output, and time the stages by it."""
     seconds: dict[str, float] = {}
     stage, begun = "", time.perf_counter()
-    with log.open(errors="replace") as file:
+    follower = Follower(folder)
+    with contextlib.closing(follower), log.open(errors="replace") as file:
         for line in _lines(child, file):
+            follower.look()
             if cancelled is not None and cancelled.is_set():
                 raise DvcError("the stages were stopped before their end; finished ones are kept.")
             started = _RUNNING.search(line)
@@ -288,11 +306,13 @@ def _follow(
                 if stage:
                     seconds[stage] = now - begun
                 stage, begun = started[1], now
-                say(f"{stage} ...")
+                _stages.append(stage)
+                follower.say(f"{stage} ...", say)
             elif not _NOISE.match(line):
-                say("  " + line.rstrip())
+                follower.say("  " + line.rstrip(), say)
     if stage:
         seconds[stage] = time.perf_counter() - begun
+    _stages.append("")
     return seconds, stage or "dvc"
 
 

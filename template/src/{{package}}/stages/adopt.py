@@ -22,6 +22,7 @@ from ..core.adoption import AdoptionError, Plan, check_names, plan
 from ..core.profile import Guess, Profile, decimal_comma, guess, styled
 from ..core.values import RESERVED, renamed
 from ..io import git, tables
+from ..io.progress import progress
 from ..io.readers import DATABASES, DRIVERS, EncodingError, Say, Table, check_location, sniff, with_columns
 from ..settings import Paths, Settings
 
@@ -214,10 +215,10 @@ def _profiled(
     say: Say = lambda note: None,
 ) -> Profile:
     profile = Profile(guesses, table.zone, unique=[identifier] if identifier else [])
-    for batch in table.batches(columns, say):
-        profile.update(batch)
-        if sys.stderr.isatty():
-            print(f"\r{profile.rows:,} rows", end="", file=sys.stderr, flush=True)
+    with progress("adopt", "rows") as advance:
+        for batch in table.batches(columns, say):
+            profile.update(batch)
+            advance(batch.num_rows)
     return profile
 
 

@@ -8,6 +8,7 @@ from .. import ProjectError
 from ..core.features import build_features
 from ..core.schema import CONTRACT
 from ..io import tables
+from ..io.progress import progress
 from ..settings import Paths
 
 
@@ -22,16 +23,19 @@ def features() -> int:
     """
     shutil.rmtree(Paths.FEATURES, ignore_errors=True)
     rows = 0
-    for month, files in tables.parts(Paths.VALIDATED):
-        good = pd.concat([tables.read(file) for file in files], ignore_index=True)
-        good = good.sort_values(CONTRACT.order, kind="stable", ignore_index=True)
-        # The answer is not there to be looked at.
-        inputs = build_features(good.drop(columns=CONTRACT.target))
-        _check(inputs, good)
-        tables.write(
-            pd.concat([good[CONTRACT.keys], inputs], axis=1), Paths.FEATURES / f"month={month}" / "part.parquet"
-        )
-        rows += len(good)
+    months = tables.parts(Paths.VALIDATED)
+    with progress("features", "months", len(months), of_stage=True) as advance:
+        for month, files in months:
+            good = pd.concat([tables.read(file) for file in files], ignore_index=True)
+            good = good.sort_values(CONTRACT.order, kind="stable", ignore_index=True)
+            # The answer is not there to be looked at.
+            inputs = build_features(good.drop(columns=CONTRACT.target))
+            _check(inputs, good)
+            tables.write(
+                pd.concat([good[CONTRACT.keys], inputs], axis=1), Paths.FEATURES / f"month={month}" / "part.parquet"
+            )
+            rows += len(good)
+            advance(1)
     print(f"{rows:,} rows, {inputs.shape[1]} inputs")
     return rows
 

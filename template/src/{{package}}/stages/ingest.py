@@ -1,6 +1,6 @@
 """ingest: rows of the window from the source, masked, into data/raw. Nothing unmasked is ever written."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -9,6 +9,7 @@ from .. import ProjectError
 from ..core.contract import FIRST_MOMENT, mask, without
 from ..core.schema import CONTRACT
 from ..io import source, tables
+from ..io.progress import progress
 from ..params import Run, load_run
 from ..settings import Paths, Settings
 from ..stages.resolve import readable_source
@@ -28,9 +29,9 @@ def ingest(settings: Settings) -> int:
     start: Any = pd.Timestamp(run.resolved.start) if run.resolved.start else FIRST_MOMENT if end else None
     key = settings.mask_key.get_secret_value()
     forgotten = frozenset(Paths.FORGOTTEN.read_text().split()) if Paths.FORGOTTEN.exists() else frozenset()
-    with readable_source(settings):
+    with readable_source(settings), progress("ingest", "rows", run.source.rows, of_stage=True) as advance:
         chunks = source.read(settings.source_uri, start, end, CONTRACT.names)
-        counted = _Counted(chunks)
+        counted = _Counted(chunks, advance)
         kept = (mask(without(chunk, CONTRACT, forgotten, key), CONTRACT, key) for chunk in counted)
         rows = tables.write_by_month(kept, Paths.RAW, CONTRACT.time)
     if rows == 0:
@@ -49,14 +50,16 @@ def ingest(settings: Settings) -> int:
 class _Counted:
     """Chunks, and how many rows they had."""
 
-    def __init__(self, chunks: Iterable[pd.DataFrame]) -> None:
+    def __init__(self, chunks: Iterable[pd.DataFrame], advance: Callable[[int], None]) -> None:
         self.chunks = chunks
+        self.advance = advance
         self.rows = 0
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         for chunk in self.chunks:
             self.rows += len(chunk)
             yield chunk
+            self.advance(len(chunk))
 
 
 def _outside(run: Run, rows: int) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from .. import ProjectError
 from ..core import gate
@@ -365,41 +364,3 @@ def verify(settings: Settings) -> Version | None:
     if champion is not None:
         bundle.verify(registry.load(champion))
     return champion
-
-
-def compare(settings: Settings, a: int, b: int) -> dict[str, list[dict[str, Any]]]:
-    """Two versions side by side: metrics, parameters that differ, and how their data differ."""
-    registry = Registry(settings)
-    one, other = (registry.run(registry.version(number).run_id) for number in (a, b))
-    data = [_data(registry, run.info.run_id) for run in (one, other)]
-    sides = (f"version {a}", f"version {b}")
-
-    def beside(left: Mapping[str, Any], right: Mapping[str, Any], only_different: bool) -> list[dict[str, Any]]:
-        return [
-            {"": key, sides[0]: left.get(key), sides[1]: right.get(key)}
-            for key in dict.fromkeys([*left, *right])
-            if not only_different or left.get(key) != right.get(key)
-        ]
-
-    return {
-        "metrics": beside(one.data.metrics, other.data.metrics, False),
-        "parameters": beside(one.data.params, other.data.params, True),
-        "data": beside(data[0], data[1], True),
-    }
-
-
-def _data(registry: Registry, run_id: str) -> dict[str, Any]:
-    """What describes a run's data: counts, window, and the content's hash and size by output."""
-    with tempfile.TemporaryDirectory() as scratch:
-        facts = json.loads(registry.fetch(run_id, "facts.json", Path(scratch)).read_text())
-        lock = yaml.safe_load(registry.fetch(run_id, "lineage/dvc.lock", Path(scratch)).read_text())
-    described = {**_flat({"rows": facts["rows"], "window": facts["window"]}), "source": facts["source"]}
-    described |= {
-        f"rows {key.replace('_', ' ')}": facts["data"][key] for key in ("rows", "good", "set_aside", "unlabelled")
-    }
-    described |= {f"set aside, {reason}": rows for reason, rows in facts["data"]["reasons"].items()}
-    for stage in lock["stages"].values():
-        for out in stage.get("outs", []):
-            if out["path"].startswith("data/"):
-                described[f"{out['path']} (hash, bytes)"] = f"{out['md5'][:12]}, {out['size']:,}"
-    return described

@@ -21,6 +21,7 @@ from ..core.metrics import baseline
 from ..core.reference import reference
 from ..core.schema import CONTRACT
 from ..io import bundle, tables
+from ..io.progress import progress
 from ..params import Run, load_run
 from ..settings import Paths
 from ..stages import split
@@ -64,10 +65,12 @@ def train() -> None:
                     f"{there - len(pairs)} of {there} folds have one class only and are left out of the search",
                     flush=True,
                 )
-        trials = search.search(
-            study, fit, model.search_space, run.search.guess or model.FIRST_GUESS, inputs.iloc[spread], y[spread],
-            run.problem, run.gate.metric, pairs, run.search.trials, run.seed,
-        )  # fmt: skip
+        with progress("search", "trials", run.search.trials, of_stage=True) as advance:
+            advance(len(study.trials))
+            trials = search.search(
+                study, fit, model.search_space, run.search.guess or model.FIRST_GUESS, inputs.iloc[spread], y[spread],
+                run.problem, run.gate.metric, pairs, run.search.trials, run.seed, after_trial=lambda: advance(1),
+            )  # fmt: skip
     except ValueError as error:
         raise ProjectError(f"the search could not be run: {error}.") from error
     tables.write_json(trials.to_dict("records"), Paths.TRIALS)

@@ -10,6 +10,7 @@ from .. import ProjectError
 from ..core.contract import REASON, check_rows, fingerprints
 from ..core.schema import CONTRACT
 from ..io import tables
+from ..io.progress import progress
 from ..params import load_run
 from ..settings import Paths
 
@@ -33,8 +34,9 @@ def validate() -> dict[str, object]:
     names = "|".join(map(re.escape, sorted(CONTRACT.names, key=len, reverse=True)))  # they may have any sign in them
     rules = re.compile(rf"(?:^|; )((?:{names}): [^(]+?) \(")
     seen = np.empty(0, dtype="uint64")
-    for month, files in tables.parts(Paths.RAW):
-        for file in files:
+    parts = [(month, file) for month, files in tables.parts(Paths.RAW) for file in files]
+    with progress("validate", "files", len(parts), of_stage=True) as advance:
+        for month, file in parts:
             raw = tables.read(file)
             checked = check_rows(raw, CONTRACT, seen=seen)
             place = f"month={month}/{file.name}"
@@ -52,6 +54,7 @@ def validate() -> dict[str, object]:
             )
             known = fingerprints(checked.good[CONTRACT.id])
             seen = np.sort(np.concatenate([seen, known]))
+            advance(1)
     report = {**total, "reasons": dict(reasons.most_common())}
     tables.write_json(report, Paths.VALIDATION)
     print(f"{total['good']:,} good, {total['set_aside']:,} set aside, {total['unlabelled']:,} without an answer yet")
