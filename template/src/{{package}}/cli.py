@@ -371,6 +371,7 @@ def _show(report: Any, seconds: float) -> None:
         f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])}), "
         f"baseline {number(facts['baseline'][facts['metric']])}",
     )
+    table.add_row("search", facts["search"]["says"])
     if outcome.over_champion:
         over = outcome.over_champion
         table.add_row("over champion", f"{over['value']:+.4f} ({over['low']:+.4f} to {over['high']:+.4f}), same rows")

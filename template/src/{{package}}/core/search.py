@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -228,6 +229,62 @@ def search(
             for trial in study.trials
         ]
     )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial whose hyperparameters are used, and what the search brought.
+
+    Attributes:
+        number: The trial's number, from 0.
+        params: Its hyperparameters.
+        searched: How many trials came to a value after the first guesses.
+        gain: By how much the best of these is better than the best first guess, in the metric; 0 if it is not.
+        error: The standard error of that gain over the folds; NaN with one fold.
+        used: Whether the gain is larger than its error, so that the best trial is used and not the first guess.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    searched: int
+    gain: float
+    error: float
+    used: bool
+
+
+def choose(study: optuna.Study, guessed: int) -> Choice:
+    """Choose the best trial, or the best first guess if the search found nothing that is better by more than folds differ.
+
+    The best of many trials is partly the luckiest: its value on the folds exceeds what it is on new rows. This is the one standard
+    error rule (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3), with differences paired by fold.
+
+    Args:
+        study: With trials that report the mean over their folds after each fold.
+        guessed: How many of the first trials are first guesses.
+
+    Raises:
+        ValueError: If no trial is complete.
+    """
+    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    best = study.best_trial
+    first = [trial for trial in complete if trial.number < guessed]
+    searched = len(complete) - len(first)
+    if not first:
+        return Choice(best.number, best.params, searched, 0.0, np.nan, best.number >= guessed)
+    guess = max(first, key=lambda trial: sign * trial.values[0])
+    gains = sign * (_by_fold(best) - _by_fold(guess))
+    gain = float(gains.mean())
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else np.nan
+    used = best.number >= guessed and not gain <= error
+    chosen = best if used else guess
+    return Choice(chosen.number, chosen.params, searched, gain, error, used)
+
+
+def _by_fold(trial: optuna.trial.FrozenTrial) -> np.ndarray:
+    """The metric of each fold, from the means so far that a trial reports."""
+    means = np.array([trial.intermediate_values[fold] for fold in sorted(trial.intermediate_values)])
+    return np.diff(means * np.arange(1, len(means) + 1), prepend=0.0)
 
 
 def direction(metric: str) -> Literal["maximize", "minimize"]:

@@ -66,6 +66,7 @@ def evaluate() -> dict[str, Any]:
         "larger_is_better": metric in metrics.LARGER_IS_BETTER,
         "model": loaded.manifest["model"],
         "params": loaded.manifest["params"],
+        "search": loaded.manifest["search"],
         "metrics": {name: interval.as_json() for name, interval in found.items()},
         "baseline": naive,
         "over_baseline": over_baseline.as_json(),

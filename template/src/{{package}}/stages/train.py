@@ -74,14 +74,33 @@ def train() -> None:
     except ValueError as error:
         raise ProjectError(f"the search could not be run: {error}.") from error
     tables.write_json(trials.to_dict("records"), Paths.TRIALS)
-    print(f"fitting the best of {len(trials)} on {len(y):,} rows", flush=True)
-    best = study.best_params
+    chosen = search.choose(study, len(search.guesses(run.search.guess or model.FIRST_GUESS)))
+    brought = _said(chosen, run.gate.metric)
+    print(f"search: {brought}", flush=True)
+    print(f"fitting trial {chosen.number + 1} on {len(y):,} rows", flush=True)
+    best = chosen.params
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
     rows = _some_of(*_season(run), run.seed)
     if rows.empty:  # a window may end long after its newest row
         rows = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
     manifest = _manifest(run, best, inputs, y, final)
+    manifest["search"] = {
+        "says": brought, "trial": chosen.number + 1, "searched": chosen.searched, "gain": chosen.gain,
+        "error": None if np.isnan(chosen.error) else chosen.error, "used": chosen.used,
+    }  # fmt: skip
     bundle.save(Paths.BUNDLE, final, manifest, _nobodys(rows, EXAMPLES, run.seed), _reference(final, rows, run))
+
+
+def _said(chosen: search.Choice, metric: str) -> str:
+    """What the search brought, in a sentence."""
+    if not chosen.searched:
+        return "none, the first guess is used"
+    trials = f"{chosen.searched} trial{'s' if chosen.searched > 1 else ''} after the first guess"
+    if chosen.gain <= 0:
+        return f"none of {trials} was better, the first guess is used"
+    error = "" if np.isnan(chosen.error) else f" (standard error over the folds {chosen.error:.4f})"
+    used = f"trial {chosen.number + 1} is used" if chosen.used else "so the first guess is used"
+    return f"{trials} gained {chosen.gain:.4f} in {metric}{error}, {used}"
 
 
 def _check_learnable(inputs: pd.DataFrame, y: np.ndarray, run: Run) -> None:
