@@ -39,6 +39,7 @@ setup: .venv/.ready ## fetch what the other targets need
 demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 	@test ! -e demo || test -f demo/.copier-answers.yml || { echo "error: demo/ is there and was not made by this template; move it away" >&2; exit 1; }
 	@rm -rf demo
+	@echo "rendering a project into demo/"
 	@$(BIN)/copier copy --quiet --defaults --vcs-ref HEAD "$(CURDIR)" demo 2>/dev/null
 	@$(MAKE) --no-print-directory -C demo run
 	@echo; echo "  the project is in demo/: start with demo/README.md; 'cd demo && make' lists what it can do"
@@ -46,6 +47,7 @@ demo: .venv/.ready ## render a project into demo/, run all of it on real flights
 demo-loop: .venv/.ready ## the demo, carried on to a live answer, and to two replayed months in which the loop keeps the model good
 	@test ! -e demo-loop || test -f demo-loop/.copier-answers.yml || { echo "error: demo-loop/ is there and was not made by this template; move it away" >&2; exit 1; }
 	@rm -rf demo-loop
+	@echo "rendering a project into demo-loop/"
 	@$(BIN)/copier copy --quiet --defaults --data 'serving=[online,batch]' --data deploy=compose --data monitoring=true \
 	  --vcs-ref HEAD "$(CURDIR)" demo-loop 2>/dev/null
 	@$(MAKE) --no-print-directory -C demo-loop run

@@ -8,6 +8,7 @@ project.predict(rows.head())
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +71,10 @@ def load_champion(version: int | None = None) -> Isolated:
     settings = Settings()
     settings.apply()
     from .io.database import CHAMPION
-    from .io.registry import Registry  # brings MLflow, which takes seconds
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # MLflow would like widgets in a notebook
+        from .io.registry import Registry  # brings MLflow, which takes seconds
 
     registry = Registry(settings)
     chosen = registry.version(version) if version else registry.holder(CHAMPION)
