@@ -1,8 +1,8 @@
 # `make help`: the targets of all makefiles in groups, in lines of at most 100 characters.
 #
-#   daily       the names of the targets that come first, separated by spaces
-#   everything  1: also the targets that only CI and CD use
-#   UNKNOWN     in the environment: name the targets that are spelled like this one instead
+#   daily           the names of the targets that come first, separated by spaces
+#   everything      1: also the targets that only CI and CD use
+#   UNKNOWN_TARGET  in the environment: name the targets that are spelled like this one instead
 
 function show(name, text,    line, count, words, i) {
   line = sprintf("  make %-16s", name)
@@ -42,8 +42,8 @@ FNR == 1 { title = FILENAME == "Makefile" ? "Help" : FILENAME ~ /^make\// ? "Oth
 }
 
 END {
-  if ("UNKNOWN" in ENVIRON) {
-    unknown = ENVIRON["UNKNOWN"]
+  if ("UNKNOWN_TARGET" in ENVIRON) {
+    unknown = ENVIRON["UNKNOWN_TARGET"]
     best = length(unknown) < 6 ? 2 : 3
     for (name in texts) {
       apart = distance(unknown, name)
