@@ -15,7 +15,8 @@ import optuna
 import pandas as pd
 
 from .. import ProjectError
-from ..core import model, search
+from ..core import model, search, season
+from ..core.contract import Contract
 from ..core.features import build_features
 from ..core.metrics import baseline
 from ..core.reference import reference
@@ -31,6 +32,7 @@ EXAMPLES = 8  # rows that the bundle keeps with their answers
 REFERENCE_ROWS = 100_000  # rows that its profile is made of
 RECENT = pd.Timedelta(weeks=8)  # from which they are
 SEASON = pd.Timedelta(weeks=4)  # or before and after the day a year ago, where there are two years
+SEASON_ROWS = 30_000  # of the whole training window, for its range and its seasons
 BACKGROUND = 64  # rows that an explanation compares with
 PACKAGES = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow")
 
@@ -80,7 +82,7 @@ def train() -> None:
     print(f"fitting trial {chosen.number + 1} on {len(y):,} rows", flush=True)
     best = chosen.params
     final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
-    rows = _some_of(*_season(run), run.seed)
+    rows = _some_of(*_season(run), run.seed).drop(columns=CONTRACT.target)
     if rows.empty:  # a window may end long after its newest row
         rows = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
     manifest = _manifest(run, best, inputs, y, final)
@@ -196,23 +198,55 @@ def _nobodys(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 
 def _reference(final: Any, rows: pd.DataFrame, run: Run) -> dict[str, Any]:
-    """What rows of this season look like and what the model answers to rows that it did not learn from, for whoever compares
-    production with them, and rows that stand for "nothing known"."""
+    """Return the profile of rows of this season and of predictions for rows that the model did not learn from, which production is
+    compared with; how far weeks of the training differ; and rows that stand for "nothing known"."""
+
+    def answer(some: pd.DataFrame) -> np.ndarray:
+        inputs = search.without_gaps(build_features(some.drop(columns=CONTRACT.target, errors="ignore")))
+        return bundle.score(final, inputs, len(CONTRACT.classes))
+
     try:
         judged = split.test(run)
     except ProjectError:  # there are none: evaluate says so
         judged = rows.iloc[:0]
     judged = judged.iloc[np.sort(np.random.default_rng(run.seed).permutation(len(judged))[:REFERENCE_ROWS])]
-    inputs = search.without_gaps(build_features(judged.drop(columns=CONTRACT.target, errors="ignore")))
-    scores = bundle.score(final, inputs, len(CONTRACT.classes))
     y = CONTRACT.labels(judged[CONTRACT.target]) if len(judged) else None
     background = json.loads(
         _nobodys(rows, BACKGROUND, run.seed + 1).to_json(orient="split", date_format="iso", date_unit="us")
     )
+    profile = reference(rows, answer(judged), CONTRACT, y, judged, run.seed)
     return {
-        **reference(rows, scores, CONTRACT, y, judged, run.seed),
+        **profile,
+        **_whole(answer, profile, run),
+        "span": _span(rows),
         "background": {key: background[key] for key in ("columns", "data")},
     }
+
+
+def _whole(answer: Callable[[pd.DataFrame], np.ndarray], profile: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Return what the whole training window tells beside the reference: its range, its seasons, and which columns matter."""
+    first, last = (pd.Timestamp(at) if at else None for at in (run.resolved.start, run.resolved.end))
+    rows = _some_of(first, last, run.seed, SEASON_ROWS)
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("category"), "str"))
+    if rows.empty:
+        return {}
+    scores, y = answer(rows), CONTRACT.labels(rows[CONTRACT.target])
+    names = list(profile["columns"])
+    timeless = Contract(tuple(column for column in CONTRACT.columns if column.role != "time"))
+    # Which columns follow the calendar is known from the reference, and takes long to find: so without a time.
+    bins = reference(rows, scores, timeless, y, seed=run.seed)
+    return {
+        "training": {**season.training(rows, profile, CONTRACT), "span": _span(rows)},
+        "season": season.seasons(bins, rows, scores, y, CONTRACT),
+        "weights": season.sensitivity(answer, rows, names, run.seed),
+    }
+
+
+def _span(rows: pd.DataFrame) -> list[str] | None:
+    """Return the first and the last day of rows; None where they have no time."""
+    if CONTRACT.time is None or rows.empty:
+        return None
+    return [f"{moment:%Y-%m-%d}" for moment in (rows[CONTRACT.time].min(), rows[CONTRACT.time].max())]
 
 
 def _season(run: Run) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
@@ -231,9 +265,11 @@ def _season(run: Run) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     return max(start, end - RECENT), end
 
 
-def _some_of(start: pd.Timestamp | None, end: pd.Timestamp | None, seed: int) -> pd.DataFrame:
-    """At most REFERENCE_ROWS validated rows of `start <= time < end`, drawn by lot, without their target; a file at a time, so that
-    no more than that and one file is in memory."""
+def _some_of(
+    start: pd.Timestamp | None, end: pd.Timestamp | None, seed: int, most: int = REFERENCE_ROWS
+) -> pd.DataFrame:
+    """Return at most so many validated rows of `start <= time < end`, drawn at random; a file at a time, so that no more than that and
+    one file is in memory."""
     random = np.random.default_rng(seed)
     kept, lots = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).iloc[:0], np.empty(0)
     for month, files in tables.parts(Paths.VALIDATED):
@@ -244,6 +280,6 @@ def _some_of(start: pd.Timestamp | None, end: pd.Timestamp | None, seed: int) ->
             if start is not None and end is not None:
                 rows = rows[((rows[CONTRACT.time] >= start) & (rows[CONTRACT.time] < end)).to_numpy()]
             kept, lots = pd.concat([kept, rows], ignore_index=True), np.append(lots, random.random(len(rows)))
-            chosen = np.sort(np.argsort(lots, kind="stable")[:REFERENCE_ROWS])
+            chosen = np.sort(np.argsort(lots, kind="stable")[:most])
             kept, lots = kept.iloc[chosen], lots[chosen]
-    return kept.drop(columns=CONTRACT.target).reset_index(drop=True)
+    return kept.reset_index(drop=True)
