@@ -183,7 +183,8 @@ def test_a_missing_key_takes_its_default(fork: Project) -> None:
     del params["evaluation"], params["validation"]
     (fork / "params.yaml").write_text(yaml.safe_dump(params))
     fork.make("pipeline")
-    assert yaml.safe_load((fork / "run.yaml").read_text())["evaluation"]["bootstrap"] == 200
+    params = yaml.safe_load((fork / "params.yaml").read_text())  # dvc.yaml names them, so they are added
+    assert (params["evaluation"]["bootstrap"], params["validation"]["max_bad_share"]) == (200, 0.02)
 
 
 def test_a_slice_that_is_no_column(fork: Project) -> None:

@@ -102,22 +102,6 @@ def test_predict_on_real_rows(demo: Project, tmp_path: Path) -> None:
     assert (tmp_path / "from_csv.csv").read_bytes() == (tmp_path / "from_parquet.csv").read_bytes()
 
 
-def test_mlflow_serves_the_same_answers(trained: Project) -> None:
-    """The logged model is the bundle: loading it by alias gives what the bundle gives."""
-    difference = trained.python(
-        "import mlflow, pandas as pd, numpy as np, sys\nfrom pathlib import Path\n"
-        f"from {trained.package}.io import bundle, tables\nfrom {trained.package}.settings import Settings\n"
-        "Settings().apply(); mlflow.set_tracking_uri('sqlite:///mlflow.db')\n"
-        "rows = tables.read(sorted(Path('data/validated').rglob('*.parquet'))[-1]).head(50).drop(columns='late')\n"
-        "there = rows.assign(scheduled_departure=rows['scheduled_departure'].dt.tz_convert(None))\n"
-        f"model = mlflow.pyfunc.load_model('models:/{trained.package.replace('_', '-')}@champion')\n"
-        "assert model.metadata.signature is not None\n"
-        "mine = bundle.load(Path('models/bundle')).score(rows)\n"
-        "print(np.abs(model.predict(there)['score'].to_numpy() - mine).max())"
-    )
-    assert float(difference.splitlines()[-1]) == 0
-
-
 def test_same_inputs_same_metrics(fork: Project) -> None:
     """To 1e-9: the search is seeded by trial, the fit by params.yaml."""
     before = json.loads((fork / "reports/metrics.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -83,6 +84,8 @@ def test_the_page_of_mlflow(fork: Project) -> None:
         wait_for(f"http://127.0.0.1:{port}/health", process)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
             assert "<title>MLflow" in page.read().decode()
+        line = process.stdout.readline()
+        assert re.fullmatch(rf"MLflow on port {port}: http://127.0.0.1:{port}/#/experiments/\d+/runs\S+\n", line), line
     finally:
         end(process)
 

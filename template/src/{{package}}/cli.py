@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -93,6 +94,18 @@ def _stage() -> Iterator[None]:
 
     with only_stage():
         yield
+
+
+@app.command()
+def resolve() -> None:
+    """Stage: from the rules of params.yaml and the source to run.yaml. Commands that have done so skip it."""
+    settings = Settings()
+    if settings.run_resolved:
+        return
+    from .stages.resolve import resolve_run
+
+    with _stage():
+        resolve_run(settings)
 
 
 @app.command()
@@ -386,9 +399,21 @@ def _show(report: Any, seconds: float) -> None:
     steps = ", ".join(f"{name} {taken:.1f}" for name, taken in report.seconds.items())
     table.add_row("seconds", f"{seconds:.1f} in all: {steps}" + ("" if report.fresh else "; nothing has changed"))
     table.add_row("report", "reports/report.html (`make report` shows where)")
-    table.add_row("MLflow", "`make ui` opens its page")
+    table.add_row("MLflow", "`make ui` serves its page")
+    table.add_row("Prefect", _where_it_ran(report.flow_run))
     print()
     _console().print(table)
+
+
+def _where_it_ran(flow_run: str) -> str:
+    """Return the page of a flow run, or how to keep a server that has one."""
+    address = Settings().prefect_api_url
+    if address:
+        return f"{address.rstrip('/').removesuffix('/api')}/runs/flow-run/{flow_run}"
+    return (
+        "a temporary server, ended with this run. To keep one: `prefect server start`, then "
+        "PREFECT_API_URL=http://127.0.0.1:4200/api in .env"
+    )
 
 
 def _way_up(outcome: Any) -> str:
@@ -458,17 +483,47 @@ def schedule() -> None:
 
 @app.command()
 def ui(port: int = 5000) -> None:
-    """Open MLflow's page, until stopped."""
+    """Serve MLflow's page of this project's runs, until stopped."""
     uri = Settings().mlflow_tracking_uri
     if "://" in uri and not uri.startswith("sqlite:"):
-        print(f"MLflow's page is {uri}")
+        print(f"MLflow's page of this project: {_page(uri, _experiment(Settings()))}")
         return
-    from .io.database import settle_in
+    from .io.database import experiment_of, settle_in
 
     settle_in(uri)
+    _check_free(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    print(f"http://127.0.0.1:{port}", flush=True)
+    print(f"MLflow on port {port}: {_page(f'http://127.0.0.1:{port}', experiment_of(uri))}", flush=True)
     os.execv(_tool("mlflow"), ["mlflow", "server", "--backend-store-uri", uri, *where])
+
+
+def _page(address: str, experiment: str | None) -> str:
+    """Return the page of an experiment's runs; without an experiment that of MLflow."""
+    runs = f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    return address.rstrip("/") + (runs if experiment else "")
+
+
+def _experiment(settings: Settings) -> str | None:
+    from .io.registry import Registry
+
+    try:
+        return Registry(settings).experiment
+    except ProjectError as error:
+        _warn(str(error))
+        return None
+
+
+def _check_free(port: int) -> None:
+    """End the command if another program listens on a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            fail(
+                f"MLflow's page cannot be served on port {port} ({getattr(error, 'strerror', None) or error}). "
+                f"Choose another one: make ui PORT={port + 1}"
+            )
 
 
 def _tool(name: str) -> str:
@@ -574,7 +629,7 @@ def move_registry(
     with dvc.only_run():
         done = moving.move(settings, uri)
     print(
-        f"there, and compared: {done.runs} runs, {done.models} models, {done.versions} versions, {done.files:,} files, the moves of the champion"
+        f"there, and compared: {done.runs} runs, {done.trials} trials, {done.models} models, {done.versions} versions, {done.files:,} files, the moves of the champion"
     )
     print(f"MLFLOW_TRACKING_URI in .env is {uri} now; champion.json names the runs there, commit it")
     if not done.holds:

@@ -1,10 +1,10 @@
-"""What to learn: params.yaml as one frozen model, and run.yaml, which says what its rules came to in this run."""
+"""What to learn: params.yaml as one frozen model, and run.yaml, which has what is resolved when a run begins."""
 
 from __future__ import annotations
 
 import datetime as dt
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -47,12 +47,14 @@ class Split(_Section):
     test_share: float | None = Field(default=None, gt=0, lt=1)
     folds: int = Field(default=3, ge=1, le=20)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _days_by_default(cls, given: Any) -> Any:
+    def _days_by_default(cls, given: Any, make: Callable[[Any], Split]) -> Split:
         if isinstance(given, Mapping) and given.get("test_days") is None and given.get("test_share") is None:
-            return {**given, "test_days": 31}
-        return given
+            split = make({**given, "test_days": 31})
+            split.model_fields_set.discard("test_days")  # params.yaml does not have it
+            return split
+        return make(given)
 
     @model_validator(mode="after")
     def _one_way(self) -> Split:
@@ -166,9 +168,10 @@ class Params(_Section):
     review: Review = Review()
     monitoring: Monitoring = Field(default=Monitoring(), exclude=True)  # no part of a run: a limit moves no lineage
 
-    def small(self, rows: int, guess: Mapping[str, Any], span: int | None = None) -> Params:
-        """The same rules on as little as a review takes of a source that has so many rows, with the champion's hyperparameters
-        as the first guess; the test rows stay the same.
+    def small(self, rows: int, guess: Mapping[str, Any], span: int | None = None) -> dict[str, dict[str, Any]]:
+        """Return the overrides of a review: a short window, few trials, the champion's hyperparameters as the first guess.
+
+        The test rows stay the same.
 
         Args:
             rows: Number of rows at the source.
@@ -178,12 +181,23 @@ class Params(_Section):
         most = self.window.days or span
         days = most and min(most, max(int(most * self.review.rows / max(rows, 1)), 2 * (self.split.test_days or 0), 1))
         trials = min(self.search.trials, self.review.trials)
-        return self.model_copy(
-            update={
-                "window": self.window.model_copy(update={"days": days}),
-                "search": self.search.model_copy(update={"trials": trials, "guess": dict(guess)}),
-            }
-        )
+        return {"window": {"days": days}, "search": {"trials": trials, "guess": dict(guess)}}
+
+    def overridden(self, overrides: Mapping[str, Mapping[str, Any]]) -> Params:
+        """Return these settings with other values for some keys of some sections."""
+        sections = {name: getattr(self, name).model_copy(update=dict(keys)) for name, keys in overrides.items()}
+        return self.model_copy(update=sections)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the value of each key that params.yaml leaves out, by section."""
+        content, left_out = self.model_dump(mode="json"), {}
+        for name, value in content.items():
+            section = getattr(self, name)
+            if isinstance(section, _Section):
+                left_out[name] = {key: value[key] for key in value if key not in section.model_fields_set}
+            elif name not in self.model_fields_set:
+                left_out[name] = value
+        return left_out
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -219,13 +233,35 @@ class Resolved(_Section):
 
 
 class Run(Params):
-    """The whole of run.yaml: params.yaml with its defaults filled in, the source, the resolved window, and what tells the
-    contract, and the list of those who are forgotten, from another."""
+    """One run: params.yaml with its defaults, and what run.yaml adds.
+
+    Attributes:
+        source: The source when the run began.
+        resolved: The window as moments.
+        contract: Digest of the contract.
+        forgotten: Digest of the list of erased data subjects.
+        overrides: Values that replace those of params.yaml, by section; a review has some.
+        left_out: Default values of the keys that params.yaml leaves out, by section.
+    """
 
     source: Source
     resolved: Resolved
     contract: str = ""
     forgotten: str = ""
+    overrides: dict[str, dict[str, Any]] = Field(default={}, exclude=True)
+    left_out: dict[str, Any] = Field(default={}, exclude=True)
+
+
+class _RunFile(BaseModel):
+    """run.yaml. That of release 1.2 and earlier also repeats params.yaml, which is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    source: Source
+    resolved: Resolved
+    contract: str = ""
+    forgotten: str = ""
+    overrides: dict[str, dict[str, Any]] = {}
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -237,30 +273,54 @@ def load_params(path: Path = PARAMS) -> Params:
     return _load(path, Params)
 
 
-def load_run(path: Path = RUN) -> Run:
-    """Read run.yaml.
+def load_run(path: Path = RUN, params: Path = PARAMS) -> Run:
+    """Read params.yaml, and run.yaml with what the stage `resolve` made of it.
+
+    Raises:
+        ParamsError: If one of them is missing or was edited into something impossible.
+    """
+    resolution, given = _load(path, _RunFile), load_params(params)
+    return Run(
+        **given.overridden(resolution.overrides).model_dump(),
+        **{name: getattr(resolution, name) for name in _RunFile.model_fields},
+        left_out=given.defaults(),
+    )
+
+
+def load_source(path: Path = RUN) -> Source:
+    """Read what run.yaml has of the source.
 
     Raises:
         ParamsError: If it is missing or was edited into something impossible.
     """
-    return _load(path, Run)
+    return _load(path, _RunFile).source
 
 
-def resolve(params: Params, source: Source) -> Run:
+def resolve(params: Params, source: Source, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
     """Turn rules such as "the last 365 days" into moments.
+
+    Args:
+        params: The rules.
+        source: The source as it is.
+        overrides: Values that replace those of `params`, by section.
 
     Raises:
         ParamsError: If the window ends before the source's newest row by more than it is long, and so must be empty, or
             asks for days where rows have no time.
     """
+    left_out, changed = params.defaults(), {name: dict(keys) for name, keys in (overrides or {}).items()}
+    params = params.overridden(changed)
+
+    def run(resolved: Resolved) -> Run:
+        return Run(**params.model_dump(), source=source, resolved=resolved, overrides=changed, left_out=left_out)
+
     if source.newest is None:
         if params.split.test_share is None:
             raise ParamsError(
                 f"{PARAMS}: the contract has no column with the role time, so there are no days to split by. "
                 "Give split.test_share, e.g. 0.2, in place of split.test_days."
             )
-        nothing = Resolved(start=None, test_start=None, end=None)
-        return Run(**params.model_dump(), source=source, resolved=nothing)
+        return run(Resolved(start=None, test_start=None, end=None))
     newest = source.newest.astimezone(dt.UTC)
     if params.window.until == "newest":
         end = newest.replace(microsecond=0) + dt.timedelta(seconds=1)
@@ -276,13 +336,18 @@ def resolve(params: Params, source: Source) -> Run:
     )
     if resolved.start and resolved.start > newest:
         raise ParamsError(f"{PARAMS}: window.until leaves no rows: the newest at the source is of {newest:%Y-%m-%d}.")
-    return Run(**params.model_dump(), source=source, resolved=resolved)
+    return run(resolved)
 
 
 def save_run(run: Run, path: Path = RUN) -> None:
     """Write run.yaml, unless it already says the same: DVC and git look at its text."""
-    text = "# Written by each run from params.yaml and the source. Read it; edit params.yaml.\n" + yaml.safe_dump(
-        run.model_dump(mode="json"), sort_keys=False
+    content = {
+        **run.model_dump(mode="json", include={"source", "resolved", "contract", "forgotten"}),
+        "overrides": run.overrides,
+        "defaults": run.left_out,
+    }
+    text = "# Written by the stage `resolve` from params.yaml and the source. Edit params.yaml.\n" + yaml.safe_dump(
+        content, sort_keys=False
     )
     if not path.exists() or path.read_text() != text:
         path.write_text(text)

@@ -31,6 +31,7 @@ MANNERS = {
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),  # two folds are fitted at a time
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes beside the page, for jobs that nothing here asks for
+    "MLFLOW_UV_AUTO_DETECT": "false",  # the environment of a model has its requirements, and not this project's lock
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the flow retries a whole step; the default keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
     push_data: bool = True
     actor: str = ""
     github_step_summary: str = ""
+    run_resolved: bool = False
 
     service_environment: Literal["dev", "staging", "prod"] = "dev"
     bundle_dir: Path = Path("dist/bundle")
@@ -254,9 +256,11 @@ class Paths:
     METRICS = Path("reports/metrics.json")
     FACTS = Path("reports/facts.json")
     PLOTS = Path("reports/plots")
+    CURVES = Path("reports/curves")
     PAGE = Path("reports/report.html")
     CARD = Path("reports/model_card.md")
     STUDIES = Path(".cache/search.db")
+    TIMES = Path(".cache/training.json")
     DONE = Path(".cache/done.json")
     LOCK = Path("dvc.lock")
     ENVIRONMENT = Path("uv.lock")

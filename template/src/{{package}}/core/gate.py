@@ -47,6 +47,19 @@ class Verdict:
         return {"passed": self.passed, "checks": [vars(check) for check in self.checks]}
 
 
+def run_name(metric: str, value: float | None, status: str, version: int | None = None) -> str:
+    """Return the name of a run for lists of runs, such as `v2 auc 0.698 challenger`.
+
+    Args:
+        metric, value: The metric of the gate, and what the run reached.
+        status: champion, challenger, archived, passed or rejected.
+        version: Number of the registered version.
+    """
+    figure = "" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    words = [f"v{version}" if version else "", f"{metric} {figure}" if figure else "", status]
+    return " ".join(filter(None, words))
+
+
 def judge(
     metric: str,
     metrics: Mapping[str, float],

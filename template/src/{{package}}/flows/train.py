@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -20,10 +20,10 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from .. import UnreachableError
-from ..core.gate import Outcome
+from ..core.gate import Outcome, run_name
 from ..io import dvc, tables
 from ..settings import Paths, Settings
-from ..stages.resolve import recall, resolve_run
+from ..stages.resolve import period, recall, resolve_run
 
 ALIVE = Path(".cache/flow-run")
 SECONDS_TO_LOOK = 0.05
@@ -39,15 +39,21 @@ class Report:
         facts: What reports/facts.json says.
         seconds: By step; a stage that had nothing to do is not in it.
         fresh: Whether anything was recorded; False if all was as in the run before.
+        flow_run: Its id in Prefect.
     """
 
     outcome: Outcome
     facts: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     fresh: bool = True
+    flow_run: str = ""
 
 
-@flow(name="train", validate_parameters=False)
+def _first_name() -> str:
+    return f"train {period()}".strip()
+
+
+@flow(name="train", flow_run_name=_first_name, validate_parameters=False)
 def train() -> Report:
     """Resolve, run the stages, record, push. Each step does what an interrupted run left undone, and nothing twice."""
     settings = Settings()
@@ -70,7 +76,7 @@ def train() -> Report:
     try:
         with dvc.only_run(again=True), _burying_the_dead():
             step("resolve", lambda: resolve_run(settings))
-            seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress(settings)), retries=0)
+            seconds |= step("stages", lambda: dvc.repro(settings, say=_Progress(settings), early=_log), retries=0)
             seconds.pop("stages")
             outcome = recall(settings)
             fresh = outcome is None
@@ -81,7 +87,8 @@ def train() -> Report:
                 create_markdown_artifact(key="verdict", markdown=outcome.markdown, description="metrics and verdict")
                 if settings.push_data:
                     step("push", lambda: dvc.push(settings))  # snapshots go to git's remote by `make push`, when asked
-            report = Report(outcome, tables.read_json(Paths.FACTS), seconds, fresh)
+            report = Report(outcome, tables.read_json(Paths.FACTS), seconds, fresh, str(flow_run.id))
+            _name_run(report)
     except BaseException as error:
         notify(settings, "training failed", f"{type(error).__name__}: {error}")
         raise
@@ -96,6 +103,19 @@ def _record(settings: Settings) -> Outcome:
     return record(settings)
 
 
+def _name_run(report: Report) -> None:
+    """Let the list of flow runs show what a run came to."""
+    metric = report.facts["metric"]
+    result = run_name(metric, report.facts["metrics"][metric]["value"], report.outcome.status, report.outcome.version)
+    name = f"{_first_name()}: {result}" if report.fresh else f"{_first_name()}: nothing new, {result}"
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a name must not stop a training
+        client.update_flow_run(report.flow_run, name=name)  # type: ignore[arg-type]
+
+
+def _log(line: str) -> None:
+    get_run_logger().info(line)
+
+
 def may_pass(task: Any, run: Any, state: Any) -> bool:
     """Retry what may be better in a moment; a typo in params.yaml will not be."""
     with contextlib.suppress(UnreachableError):
@@ -105,15 +125,17 @@ def may_pass(task: Any, run: Any, state: Any) -> bool:
 
 
 class _Progress:
-    """Prints what the stages say, and has MLflow imported and its database made meanwhile: that takes seconds, and DVC is
-    another process."""
+    """Prints and logs the lines of the stages, and has MLflow imported and its database made meanwhile: that takes seconds,
+    and DVC is another process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.log = get_run_logger()  # of the task; lines come from another thread
         self.preparing: threading.Thread | None = None
 
     def __call__(self, line: str) -> None:
         print(line, flush=True)
+        self.log.info(line)
         if self.preparing is None:
             self.preparing = threading.Thread(target=self._prepare, daemon=True)
             self.preparing.start()

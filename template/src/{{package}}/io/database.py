@@ -25,6 +25,12 @@ FILES = "mlartifacts"
 CREATED = "moved.created"
 TEXTS = "texts"
 
+PARENT = "mlflow.parentRunId"
+"""Tag of a child run: a trial of the search. It is no run of the stages."""
+
+RECORDED = "recorded"
+"""Tag of a run: when it was logged, in milliseconds. A run starts when its training starts; 1.2 and earlier: when it is logged."""
+
 _PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -69,7 +75,7 @@ class Move:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run in a list of runs."""
+    """One run in a list of runs; `started` is when it was logged, in milliseconds."""
 
     run_id: str
     started: int
@@ -149,10 +155,15 @@ def _read(base: sqlite3.Connection) -> Records | None:
     tags = _by_run(base.execute(f"SELECT run_uuid, key, value FROM tags {of}", experiment))  # noqa: S608
     found = base.execute(
         "SELECT run_uuid, start_time FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active' "
-        "AND status = 'FINISHED' ORDER BY start_time, run_uuid",
+        "AND status = 'FINISHED'",
         experiment,
     )
-    runs = [RunRecord(run, start, metrics.get(run, {}), params.get(run, {}), tags.get(run, {})) for run, start in found]
+    runs = [
+        RunRecord(run, recorded(named, start), metrics.get(run, {}), params.get(run, {}), named)
+        for run, start in found
+        if PARENT not in (named := tags.get(run, {}))
+    ]
+    runs.sort(key=lambda run: (run.started, run.run_id))
     described = _by_run(base.execute("SELECT version, key, value FROM model_version_tags WHERE name = ?", (NAME,)))
     found = base.execute(
         "SELECT version, run_id, creation_time FROM model_versions WHERE name = ? "
@@ -165,6 +176,24 @@ def _read(base: sqlite3.Connection) -> Records | None:
     moves = dict(base.execute("SELECT key, value FROM registered_model_tags WHERE name = ?", (NAME,)))
     aliases = dict(base.execute("SELECT alias, version FROM registered_model_aliases WHERE name = ?", (NAME,)))
     return Records(runs, versions, moves_of(moves), aliases)
+
+
+def recorded(tags: Mapping[str, str], started: int) -> int:
+    """Return when a run was logged, in milliseconds."""
+    return int(tags.get(RECORDED, started))
+
+
+def experiment_of(uri: str) -> str | None:
+    """Return the id of this project's experiment in a SQLite file; None without one."""
+    file = database(uri)
+    if file is None or not file.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as base:
+            found = base.execute("SELECT experiment_id FROM experiments WHERE name = ?", (NAME,)).fetchone()
+    except sqlite3.Error:  # another release of MLflow may name its tables differently
+        return None
+    return str(found[0]) if found else None
 
 
 def version_of(number: int | str, run_id: str | None, tags: Mapping[str, str], created: int) -> Version:

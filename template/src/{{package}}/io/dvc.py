@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import yaml
 
@@ -27,6 +27,13 @@ from .progress import Follower
 CACHE = Path(".cache")
 SECONDS_TO_STOP = 10.0
 SECONDS_TO_LOOK = 0.1
+
+
+RESOLVED = {"RUN_RESOLVED": "1"}
+"""Variables of a `dvc repro` whose caller has written run.yaml: the stage `resolve` has nothing to do."""
+
+SILENT = "resolve"
+"""The stage that DVC starts each time."""
 
 
 class DvcError(ProjectError):
@@ -108,6 +115,7 @@ def repro(
     say: Callable[[str], None] = print,
     folder: Path = Path(),
     environment: dict[str, str] | None = None,
+    early: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Bring all outputs up to date: `dvc repro` as one child process in a group of its own.
 
@@ -117,6 +125,7 @@ def repro(
         say: Is called with each line that a person wants to see.
         folder: The project to work in.
         environment: Replaces the child's environment.
+        early: Is called with each line that was printed before this call, by a run that `ahead` began.
 
     Returns:
         Seconds by stage, of those that ran; a stage that had nothing to do is not in it.
@@ -125,7 +134,7 @@ def repro(
         DvcError: If a stage fails or the time limit is over. Finished stages are kept, the next call goes on from there.
     """
     if _begun and folder == Path() and environment is None:
-        return _begun.pop().result(say)
+        return _begun.pop().result(say, early)
     return _repro(settings, arguments, say, folder, environment)
 
 
@@ -148,7 +157,10 @@ def _repro(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**(environment or {**settings.environment(), "PATH": _path()}), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **(environment or {**settings.environment(), "PATH": _path(), **RESOLVED}),
+                    "PYTHONUNBUFFERED": "1",
+                },
                 start_new_session=True,
                 pass_fds=(lock,),
             )
@@ -179,6 +191,57 @@ def _repro(
     return seconds
 
 
+def complete_params(effective: Mapping[str, Any], file: Path = Path("params.yaml")) -> bool:
+    """Add the keys to params.yaml that a stage depends on and that it leaves out, each with its default.
+
+    DVC cannot record a stage whose parameter is not in the file.
+
+    Args:
+        effective: All settings, with defaults.
+        file: The file. Its comments are kept.
+
+    Returns:
+        Whether the file was changed.
+    """
+    stages = _yaml(Path("dvc.yaml")).get("stages", {}).values()
+    dependencies = [one for stage in stages for one in stage.get("params", ()) if isinstance(one, str)]
+    given = _yaml(file)
+    wanted = [key for key in dict.fromkeys(dependencies) if _value(effective, key) is not None]
+    missing = [key for key in wanted if _value(given, key) is None]
+    if not missing:
+        return False
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes, editor.width = True, 1000
+    content = editor.load(file)
+    for key in missing:
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = _value(effective, key)
+    partial = CACHE / file.name
+    partial.parent.mkdir(exist_ok=True)
+    with partial.open("w", encoding="utf-8") as text:
+        editor.dump(content, text)
+    partial.replace(file)
+    print(f"note: {file} has {', '.join(missing)} now, with the default: dvc.yaml names each of them", flush=True)
+    return True
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key such as `gate.metric`; None without one."""
+    found: Any = content
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
 def check_output(output: Path, folder: Path = Path()) -> None:
     """Compare the files of an output with its hash in dvc.lock, which git versions.
 
@@ -193,7 +256,7 @@ def check_output(output: Path, folder: Path = Path()) -> None:
         DvcError: If the files differ.
     """
     lock = folder / Paths.LOCK
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.exists() else {}
+    stages = _yaml(lock).get("stages", {})
     outs = [out for stage in stages.values() for out in stage.get("outs", ())]
     recorded = next((out["md5"] for out in outs if out["path"] == output.as_posix() and out.get("hash") == "md5"), "")
     if recorded and (folder / output).exists() and recorded != (actual := _hash(folder / output)):
@@ -220,7 +283,9 @@ class _Ahead(threading.Thread):
     def __init__(self, settings: Settings, arguments: tuple[str, ...]) -> None:
         super().__init__(daemon=True)
         self.settings, self.arguments = settings, arguments
+        self.lines: list[str] = []
         self.say: Callable[[str], None] = lambda line: print(line, flush=True)
+        self.lock = threading.Lock()
         self.cancelled = threading.Event()
         self.seconds: dict[str, float] = {}
         self.error: BaseException | None = None
@@ -232,11 +297,17 @@ class _Ahead(threading.Thread):
             self.error = error
 
     def _pass_on(self, line: str) -> None:
-        self.say(line)  # whoever that is by now
+        with self.lock:
+            self.lines.append(line)
+            self.say(line)  # whoever that is by now
 
-    def result(self, say: Callable[[str], None]) -> dict[str, float]:
+    def result(self, say: Callable[[str], None], early: Callable[[str], None]) -> dict[str, float]:
         """Wait for it; what it still has to say goes to `say`."""
-        self.say = say
+        with self.lock:
+            self.say = say
+            lines = list(self.lines)
+        for line in lines:
+            early(line)
         try:
             while self.is_alive():
                 self.join(SECONDS_TO_LOOK)
@@ -306,13 +377,15 @@ def _follow(
                 if stage:
                     seconds[stage] = now - begun
                 stage, begun = started[1], now
-                _stages.append(stage)
-                follower.say(f"{stage} ...", say)
+                if stage != SILENT:
+                    _stages.append(stage)
+                    follower.say(f"{stage} ...", say)
             elif not _NOISE.match(line):
                 follower.say("  " + line.rstrip(), say)
     if stage:
         seconds[stage] = time.perf_counter() - begun
     _stages.append("")
+    seconds.pop(SILENT, None)
     return seconds, stage or "dvc"
 
 

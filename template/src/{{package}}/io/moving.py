@@ -30,7 +30,7 @@ from mlflow.exceptions import MlflowException
 from .. import NAME, ProjectError, UnreachableError
 from ..settings import Settings
 from . import git
-from .database import CREATED, FILES, database
+from .database import CREATED, FILES, PARENT, database
 from .registry import Registry
 
 OURS = "moved."
@@ -49,12 +49,13 @@ class Moved:
     """What stands in the new store.
 
     Attributes:
-        runs, models, versions, files: How many of each.
+        runs, trials, models, versions, files: How many of each.
         holds: Whether the address in `.env` counts, since the environment names no other.
         left: Experiments and registered models of the old store that are not this project's.
     """
 
     runs: int
+    trials: int
     models: int
     versions: int
     files: int
@@ -94,7 +95,15 @@ def move(settings: Settings, uri: str, say: Callable[[str], None] = print) -> Mo
         left = copy.left()
         holds = settings.keep("MLFLOW_TRACKING_URI", uri)
     after.settle()  # champion.json names the runs there from now on; a kill before this is mended by the next command
-    return Moved(len(copy.run_ids), len(copy.model_ids), len(before.versions()), files, holds, left)
+    return Moved(
+        runs=len(copy.run_ids) - copy.trials,
+        trials=copy.trials,
+        models=len(copy.model_ids),
+        versions=len(before.versions()),
+        files=files,
+        holds=holds,
+        left=left,
+    )
 
 
 def _check_address(now: str, uri: str) -> None:
@@ -137,13 +146,13 @@ def _pages(search: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _all_runs(registry: Registry) -> list[Any]:
-    """All runs, unfinished and deleted ones too, the oldest first: parents stand before their children."""
+    """All runs, unfinished and deleted ones too, the oldest first; parents come before their children."""
     found = _pages(
         lambda page_token: registry.client.search_runs(
             [registry.experiment], "", ViewType.ALL, 500, ["attributes.start_time ASC"], page_token
         )
     )
-    return list(found)
+    return sorted(found, key=lambda run: PARENT in run.data.tags)
 
 
 def _all_models(registry: Registry) -> list[Any]:
@@ -169,6 +178,7 @@ class _Copy:
         self.before, self.after, self.say = before, after, say
         self.run_ids: dict[str, str] = {}
         self.model_ids: dict[str, str] = {}
+        self.trials = 0
 
     # ------------------------------------------------------------------------------------------ May it be done?
 
@@ -207,6 +217,7 @@ class _Copy:
         """Copy what is not yet there. A run gets its end last: one that has none there was cut off and is done again."""
         there = {run.data.tags[FROM]: run for run in _all_runs(self.after) if FROM in run.data.tags}
         runs = _all_runs(self.before)
+        self.trials = sum(PARENT in run.data.tags for run in runs)
         for number, run in enumerate(runs, start=1):
             twin = there.get(run.info.run_id)
             if twin is None:
@@ -215,10 +226,15 @@ class _Copy:
                     self.after.experiment, run.info.start_time, tags=tags, run_name=run.info.run_name
                 )
             self.run_ids[run.info.run_id] = twin.info.run_id
-            if twin.info.lifecycle_stage == LifecycleStage.DELETED or RunStatus.is_terminated(_status(twin)):
+            if twin.info.lifecycle_stage == LifecycleStage.DELETED:
+                continue
+            if twin.info.run_name != run.info.run_name:  # a version got another alias since an attempt that was cut off
+                self.after.client.update_run(twin.info.run_id, name=run.info.run_name)
+            if RunStatus.is_terminated(_status(twin)):
                 continue
             self._fill(run, twin.info.run_id)
-            self.say(f"  run {number} of {len(runs)}: {run.info.run_name}, {run.info.status.lower()}")
+            if PARENT not in run.data.tags:
+                self.say(f"  run {number} of {len(runs) - self.trials}: {run.info.run_name}, {run.info.status.lower()}")
             sys.stdout.flush()  # a log shows it as it goes
         experiment = self.before.client.get_experiment(self.before.experiment)
         for key, value in experiment.tags.items():
@@ -306,6 +322,8 @@ class _Copy:
                 client.set_registered_model_alias(NAME, alias, str(model.aliases[alias]))
             else:
                 client.delete_registered_model_alias(NAME, alias)
+        if found and found[0].description != model.description:
+            client.update_registered_model(NAME, model.description)
         for key, value in _without_ours(model.tags).items():  # the moves of the champion are among them
             client.set_registered_model_tag(NAME, key, value)
 
@@ -445,6 +463,10 @@ class _Copy:
             "parameters": run.data.params,
             "metrics": sorted((m.key, m.step, m.timestamp, repr(m.value)) for m in self._metrics(registry, run)),
             "tags": self._run_tags(run),
+            "inputs": sorted(
+                (one.dataset.name, one.dataset.digest, one.dataset.source, *((tag.key, tag.value) for tag in one.tags))
+                for one in (run.inputs.dataset_inputs if run.inputs else ())
+            ),
             "files": sums,
         }
 

@@ -14,8 +14,9 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,27 @@ from typing import Any
 import mlflow
 import pandas as pd
 import requests
-from mlflow.entities import Experiment, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
 from .. import NAME, ProjectError, UnreachableError
 from ..core.contract import REASON, Contract
+from ..core.gate import run_name
 from ..io import bundle, git, isolated
 from ..io.database import (
     CHALLENGER,
     CHAMPION,
     FILES,
     MOVE,
+    PARENT,
     POINTER,
+    RECORDED,
     TEXTS,
     Move,
     Records,
@@ -49,6 +54,7 @@ from ..io.database import (
     held,
     moves_of,
     parsed,
+    recorded,
     settle_in,
     text_of,
     version_of,
@@ -61,9 +67,15 @@ FACTS = "facts.json"
 FROM_FACTS = ("target", "params", "slices", "columns")
 """Keys of champion.json that come from the facts of a run."""
 
-REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic")
+REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "cloudpickle", "pyarrow", "optuna", "pyyaml", "pydantic", "pydantic-settings",
+                "python-dotenv", "requests")  # fmt: skip
+"""Packages that the logged model imports, in an environment that MLflow makes for it; the project's own come on top."""
+
 LONGEST = 4500
 """Characters of a tag. PostgreSQL refuses more than 5,000; longer texts are artifacts below TEXTS."""
+
+LONGEST_SCHEMA = 60_000
+"""Characters of a schema. MySQL refuses more than 65,535; a table of a thousand columns has no schema on MLflow's page."""
 
 EXAMPLE = "serving_input_example.json"
 """Artifact of a run: a request body for `mlflow models serve`."""
@@ -88,6 +100,9 @@ REJECTED = (
 )
 """Codes of MLflow's errors."""
 
+NOTE = "mlflow.note.content"
+"""Tag of a run: the description that MLflow's page shows, in Markdown."""
+
 _TYPES = {
     "string": DataType.string,
     "integer": DataType.double,  # a missing whole number is only possible as a float
@@ -95,6 +110,9 @@ _TYPES = {
     "boolean": DataType.boolean,
     "timestamp": DataType.datetime,
 }
+
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Tag of an experiment, and its value for which MLflow's page shows runs and not traces."""
 
 
 def file_digests(files: Iterable[Path]) -> dict[str, str]:
@@ -111,6 +129,40 @@ class MissingError(RegistryError):
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One trial of the search, which becomes a child run.
+
+    Attributes:
+        number: 1, 2, 3 ...
+        state: `complete` or `pruned`.
+        value: Metric of the gate; None if no fold gave one.
+        params: Hyperparameters.
+        times: Start and end in milliseconds; None if they are not known.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: Mapping[str, Any]
+    times: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The version of the data of a training.
+
+    Attributes:
+        path: Folder, relative to the project.
+        digest: Hash that DVC gives to the folder.
+        profile: Facts for MLflow's page, such as the number of rows.
+    """
+
+    path: str
+    digest: str
+    profile: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Record:
     """All that is kept of a run of the stages.
 
@@ -122,6 +174,9 @@ class Record:
         model: The folder of the bundle.
         contract: Types of the model's inputs.
         example: A few rows to predict.
+        data: Version of the data; None if DVC does not know it.
+        trials: Trials of the search.
+        times: Start and end of the training in milliseconds; None if they are not known.
     """
 
     lineage: str
@@ -133,6 +188,9 @@ class Record:
     model: Path
     contract: Contract
     example: pd.DataFrame
+    data: Data | None = None
+    trials: Sequence[Trial] = ()
+    times: tuple[int, int] | None = None
 
 
 class Scorer(PythonModel):
@@ -191,6 +249,37 @@ def _cut(text: str, artifact: str) -> str:
     return f"{text[:500]}... (all of it: artifact {artifact})"
 
 
+def _shortened(text: str) -> str:
+    """Return a description that fits into a tag, cut at the end of a line."""
+    if len(text) <= LONGEST:
+        return text
+    end = max(text.rfind("\n", 0, LONGEST - 100), 0) or LONGEST - 100
+    return text[:end] + "\n\nThe artifact `model_card.md` of the run has all of it."
+
+
+def _requirements() -> list[str]:
+    """Return the installed versions of all packages that the model needs, those that the user added among them."""
+    own = [found[0] for found in map(re.compile(r"[\w.-]+").match, requires(NAME) or ()) if found]
+    pinned = []
+    for name in dict.fromkeys([*REQUIREMENTS, *own]):
+        with contextlib.suppress(PackageNotFoundError):  # of another platform
+            pinned.append(f"{name}=={installed(name)}")
+    return pinned
+
+
+def _title(params: Mapping[str, Any], metrics: Mapping[str, float], status: str, number: int | None = None) -> str:
+    metric = str(params.get("gate.metric", ""))
+    return run_name(metric, metrics.get(metric), status, number)
+
+
+def _sentence(move: Move) -> str:
+    """Return a move of the champion as text for MLflow's page."""
+    action = "rolled back" if move.action == "rollback" else "promoted"
+    previous = f"version {move.before}" if move.before else "none"
+    when = dt.datetime.fromisoformat(move.when).astimezone(dt.UTC)
+    return f"{action} {when:%Y-%m-%d %H:%M} UTC by {move.who}, previous champion: {previous}. Reason: {move.why}"
+
+
 def _holders(model: RegisteredModel | None, versions: Iterable[Version]) -> dict[str, Version]:
     return held({alias: int(number) for alias, number in (model.aliases if model else {}).items()}, versions)
 
@@ -234,6 +323,9 @@ class Registry:
                 f"By hand: mlflow experiments restore --experiment-id {found.experiment_id}"
             )
             self.deleted = True
+        elif KIND not in found.tags:
+            with contextlib.suppress(MlflowException):  # a user who may only read
+                self.client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
         return str(found.experiment_id)
 
     def _get_or_create(self, name: str) -> Experiment:
@@ -271,11 +363,13 @@ class Registry:
             return known
         with self._talking():
             for broken in self.client.search_runs([self.experiment], f"tags.lineage = '{record.lineage}'"):
-                self.client.delete_run(broken.info.run_id)  # begun by a run that was killed
-            tags = {**record.tags, "lineage": record.lineage, "verdict": "passed" if record.passed else "failed"}
-            tags["mlflow.note.content"] = record.tags.get("note", "")
-            run_id = self._create_run(self.experiment, tags, run_name=record.lineage)
+                self._delete(broken.info.run_id)  # begun by a run that was killed
             now = int(time.time() * 1000)
+            started, ended = record.times or (now, None)
+            tags = {**record.tags, "lineage": record.lineage, "verdict": "passed" if record.passed else "failed"}
+            tags |= {NOTE: _shortened(record.tags.get(NOTE, "")), RECORDED: str(now)}
+            name = _title(record.params, record.metrics, "passed" if record.passed else "rejected")
+            run_id = self._create_run(self.experiment, tags, run_name=name, start_time=started)
             self.client.log_batch(
                 run_id,
                 metrics=[Metric(name, value, now, 0) for name, value in record.metrics.items() if value == value],
@@ -286,9 +380,49 @@ class Registry:
                     self.client.log_artifacts(run_id, str(file), place)
                 else:
                     self.client.log_artifact(run_id, str(file), place or None)
+            if record.data:
+                self._log_data(run_id, record.data, record.contract)
+            for trial in record.trials:
+                self._log_trial(run_id, trial, str(record.params.get("gate.metric", "value")), started)
             self._log_model(run_id, record)
-            self.client.set_terminated(run_id, "FINISHED")
+            self.client.set_terminated(run_id, "FINISHED", ended)
         return run_id
+
+    def _delete(self, run_id: str) -> None:
+        """Delete a run with its trials."""
+        for child in self.client.search_runs([self.experiment], f"tags.`{PARENT}` = '{run_id}'"):
+            self.client.delete_run(child.info.run_id)
+        self.client.delete_run(run_id)
+
+    def _log_data(self, run_id: str, data: Data, contract: Contract) -> None:
+        schema = Schema([ColSpec(_TYPES[column.kind], column.name) for column in contract.columns])
+        described = json.dumps({"mlflow_colspec": schema.to_dict()})
+        dataset = Dataset(
+            name=data.path,
+            digest=data.digest,
+            source_type="local",
+            source=json.dumps({"uri": data.path}),
+            schema=described if len(described) <= LONGEST_SCHEMA else None,
+            profile=json.dumps(data.profile),
+        )
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def _log_trial(self, parent: str, trial: Trial, metric: str, now: int) -> None:
+        """Log a trial in three requests; nothing here reads it again."""
+        began, ended = trial.times or (now, now)
+        value = {} if trial.value is None else {metric: trial.value}
+        child = self.client.create_run(
+            self.experiment,
+            start_time=began,
+            tags={PARENT: parent, "state": trial.state},
+            run_name=f"trial {trial.number} {run_name(metric, trial.value, trial.state)}",
+        ).info.run_id
+        self.client.log_batch(
+            child,
+            metrics=[Metric(name, found, ended, 0) for name, found in value.items() if found == found],
+            params=[Param(name, str(found)[:LONGEST]) for name, found in trial.params.items()],
+        )
+        self.client.set_terminated(child, "FINISHED", ended)
 
     def _create_run(self, experiment: str, tags: Mapping[str, str], **more: Any) -> str:
         """Create a run. Tags that are too long become artifacts, which `text` reads."""
@@ -306,12 +440,15 @@ class Registry:
             outputs.append(ColSpec(DataType.string, "prediction"))
         outputs += [ColSpec(DataType.double, name) for name in dict.fromkeys(["score", *record.contract.answers])]
         outputs.append(ColSpec(DataType.string, REASON))
-        signature = ModelSignature(
-            inputs=Schema(
-                [ColSpec(_TYPES[column.kind], column.name, required=not column.nullable) for column in columns]
-            ),
-            outputs=Schema(outputs),
-        )
+        # MLflow compares types before the contract does, and rejects times with a zone and whole numbers of a CSV file.
+        unchecked = AnyType()  # type: ignore[no-untyped-call]
+        inputs: list[ColSpec | TensorSpec] = [
+            ColSpec(
+                DataType.string if column.kind == "string" else unchecked, column.name, required=not column.nullable
+            )
+            for column in columns
+        ]
+        signature = ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
         example = record.example.copy()
         for column in columns:  # 1.0 and 0.0 in our tables, and missing ones among them
             if column.kind == "boolean":
@@ -325,7 +462,7 @@ class Registry:
                 python_model=Scorer(),
                 artifacts={"bundle": str(record.model)},
                 code_paths=[str(Path(__file__).parent.parent)],
-                pip_requirements=[f"{name}=={installed(name)}" for name in REQUIREMENTS],
+                pip_requirements=_requirements(),
                 model_config={"bundle": record.tags["bundle"]},
                 signature=signature,  # no `input_example`: MLflow would load the model in this process to try it
             )
@@ -333,17 +470,22 @@ class Registry:
         self.client.log_text(run_id, json.dumps({"dataframe_split": request}), EXAMPLE)
 
     def runs(self) -> list[Any]:
-        """All finished runs, the oldest first."""
+        """All finished runs without the trials of their searches, the oldest first."""
+        found: list[Any] = []
+        token: str | None = ""
         with self._talking():
-            found = self.client.search_runs([self.experiment], order_by=["attributes.start_time ASC"], max_results=1000)
-        return [run for run in found if run.info.status == "FINISHED"]
+            while token is not None:
+                page = self.client.search_runs([self.experiment], max_results=1000, page_token=token or None)
+                found, token = [*found, *page], page.token or None
+        finished = [run for run in found if run.info.status == "FINISHED" and PARENT not in run.data.tags]
+        return sorted(finished, key=lambda run: (recorded(run.data.tags, run.info.start_time), run.info.run_id))
 
     def records(self) -> Records:
         """Return all finished runs, versions and moves."""
         runs = [
             RunRecord(
                 run.info.run_id,
-                run.info.start_time,
+                recorded(run.data.tags, run.info.start_time),
                 run.data.metrics,
                 run.data.params,
                 {**run.data.tags, **({"checks": self.text(run, "checks")} if "checks" in run.data.tags else {})},
@@ -421,6 +563,7 @@ class Registry:
         for one in self.versions():
             if one.lineage == lineage and (one.run_id == run_id or self._has_run(one)):
                 return one
+        run = self.run(run_id)
         with self._talking():
             try:
                 self.client.create_registered_model(NAME)
@@ -434,8 +577,20 @@ class Registry:
                 run_id=run_id,
                 model_id=models[0].model_id if models else None,
                 tags={"lineage": lineage, "status": "archived"},
+                description=run.data.tags.get(NOTE),
             )
+            name = _title(run.data.params, run.data.metrics, "archived", int(made.version))
+            self.client.update_run(run_id, name=name)
         return self.version(int(made.version))
+
+    def _name_run(self, version: Version, status: str) -> None:
+        """Give the run of a version its name in MLflow's list."""
+        with contextlib.suppress(MissingError):
+            run = self.run(version.run_id)
+            name = _title(run.data.params, run.data.metrics, status, version.number)
+            if run.info.lifecycle_stage == ACTIVE and run.info.run_name != name:
+                with self._talking():
+                    self.client.update_run(version.run_id, name=name)
 
     def _has_run(self, version: Version) -> bool:
         """Whether the run of a version is in MLflow, and not deleted."""
@@ -646,10 +801,27 @@ class Registry:
             if champion is not None and version.number == champion.number:
                 status = CHAMPION
             if version.status != status:
+                self._name_run(version, status)
                 with self._talking():
                     self.client.set_model_version_tag(NAME, str(version.number), "status", status)
         if champion is not None and moves:
+            self._describe(champion, moves[-1], model)
             self._point(champion, moves[-1])
+
+    def _describe(self, champion: Version, move: Move, model: RegisteredModel | None) -> None:
+        """Show the last move, and the model card of the champion, on MLflow's page of the registered model."""
+        sentence = _sentence(move)
+        tag = f"version {champion.number}, {sentence}"
+        if model is None or model.tags.get(CHAMPION) == tag:
+            return
+        card = ""
+        with contextlib.suppress(MissingError):
+            card = str(self.run(champion.run_id).data.tags.get(NOTE, ""))
+        with contextlib.suppress(MlflowException):  # a user who may only read; nothing here depends on it
+            self.client.set_model_version_tag(NAME, str(champion.number), CHAMPION, sentence)
+            if card:
+                self.client.update_registered_model(NAME, card)
+            self.client.set_registered_model_tag(NAME, CHAMPION, tag)
 
     def _facts(self, version: Version, run: Any) -> dict[str, Any]:
         """Return what a model check compares, in addition to metrics; empty for a version that recorded none.

@@ -17,6 +17,9 @@ from ..settings import Paths
 from ..stages import split
 
 FEWEST_TO_JUDGE = 100  # test rows on which a perfect model is no chance
+DRAWN = ("roc", "precision_recall", "calibration", "predicted_actual")
+"""Plots of dvc.yaml. DVC leaves out a plot without points, such as the ROC curve of a regression."""
+
 TITLE = NAME.replace("-", " ").capitalize()
 
 
@@ -95,6 +98,10 @@ def evaluate() -> dict[str, Any]:
     for name, png in pictures.items():
         with tables.writing(Paths.PLOTS / f"{name}.png") as partial:
             partial.write_bytes(png)
+    shutil.rmtree(Paths.CURVES, ignore_errors=True)
+    curves = {**metrics.curves(run.problem, y, score), "importance": facts["importance"]}
+    for name in (*DRAWN, "importance"):
+        tables.write_json(curves.get(name, []), Paths.CURVES / f"{name}.json")
     tables.write_text(report.page(TITLE, facts, pictures), Paths.PAGE)
     tables.write_text(report.card(TITLE, facts), Paths.CARD)
     tables.write_json(facts, Paths.FACTS)

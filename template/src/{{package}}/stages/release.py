@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from .. import ProjectError
 from ..core import gate
@@ -20,13 +21,16 @@ from ..core.gate import Outcome
 from ..core.metrics import METRICS, Interval, paired_gain
 from ..core.schema import CONTRACT
 from ..io import bundle, git, isolated, tables
-from ..io.database import CHALLENGER, CHAMPION, Version
-from ..io.registry import LINEAGE_FILES, Record, Registry, file_digests
+from ..io.database import CHALLENGER, CHAMPION, Version, recorded
+from ..io.registry import LINEAGE_FILES, NOTE, Data, Record, Registry, Trial, file_digests
 from ..params import PARAMS, RUN, Run, load_run
 from ..settings import Paths, Settings
 from ..stages import split
 from ..stages.reproduce import machine
 from ..stages.resolve import lineage, remember
+
+TRIAL_FACTS = ("number", "state", "value", "folds")
+"""Keys of a line of trials.json that are no hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def write_page(registry: Registry, run_id: str) -> bool:
         release = report.Release(
             version=version.number if version else None,
             status=_status(registry, version),
-            recorded=dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC),
+            recorded=dt.datetime.fromtimestamp(recorded(tags, run.info.start_time) / 1000, dt.UTC),
             lineage=tags.get("lineage", ""),
             commit=tags.get("mlflow.source.git.commit", ""),
             snapshot=tags.get("snapshot", ""),
@@ -256,12 +260,13 @@ def as_record(
     lineage_files = {
         path: "lineage" for path in (Paths.LOCK, Paths.ENVIRONMENT, RUN, PARAMS, Paths.METRICS) if path.exists()
     }
+    times = _times(loaded.digest)
     tags = {
         "checks": json.dumps(verdict.as_json()),
         "over_champion": json.dumps(over.gain.as_json() if over else None),
         "over_champion_on": json.dumps(over.as_json() if over else None),
         "summary": markdown,
-        "note": markdown,
+        NOTE: f"{markdown}\n{Paths.CARD.read_text(encoding='utf-8')}",
         "snapshot": commit,
         "mlflow.source.git.commit": git.head() or commit,
         "bundle": loaded.digest,
@@ -295,7 +300,46 @@ def as_record(
         model=Paths.BUNDLE,
         contract=loaded.contract,
         example=check_rows(expected, bundle.for_examples(loaded.contract), labelled=False).good,
+        data=_data_version(facts),
+        trials=_trials(facts["trials"], times.get("trials", [])),
+        times=_milliseconds([times["start"], times["end"]]) if times else None,
     )
+
+
+def _times(digest: str) -> dict[str, Any]:
+    """Return when a bundle was trained; empty if it was not trained here."""
+    try:
+        found: dict[str, Any] = tables.read_json(Paths.TIMES) if Paths.TIMES.exists() else {}
+    except ProjectError:
+        return {}
+    return found if found.get("bundle") == digest else {}
+
+
+def _milliseconds(times: Sequence[float] | None) -> tuple[int, int] | None:
+    return (int(times[0] * 1000), int(times[1] * 1000)) if times else None
+
+
+def _trials(lines: Sequence[Mapping[str, Any]], times: Sequence[Sequence[float] | None]) -> list[Trial]:
+    known = dict(enumerate(times))
+    return [
+        Trial(
+            number=line["number"] + 1,
+            state=line["state"],
+            value=line["value"],
+            params={name: value for name, value in line.items() if name not in TRIAL_FACTS and value is not None},
+            times=_milliseconds(known.get(line["number"])),
+        )
+        for line in lines
+    ]
+
+
+def _data_version(facts: Mapping[str, Any]) -> Data | None:
+    """Return the version of the validated data as dvc.lock has it."""
+    stages = yaml.safe_load(Paths.LOCK.read_text(encoding="utf-8"))["stages"].values()
+    outs = {out["path"]: out.get("md5", "") for stage in stages for out in stage.get("outs", ())}
+    digest = outs.get(Paths.VALIDATED.as_posix())
+    profile = {"num_rows": facts["data"]["good"], "source": facts["source"], **facts["window"]}
+    return Data(Paths.VALIDATED.as_posix(), digest, profile) if digest else None
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

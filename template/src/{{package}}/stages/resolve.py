@@ -13,8 +13,8 @@ from .. import ProjectError, UnreachableError
 from ..core.contract import FIRST_MOMENT
 from ..core.gate import Outcome
 from ..core.schema import CONTRACT
-from ..io import source, tables
-from ..params import RUN, ParamsError, Run, Source, load_params, load_run, resolve, save_run
+from ..io import dvc, source, tables
+from ..params import RUN, ParamsError, Run, Source, load_params, load_run, load_source, resolve, save_run
 from ..settings import Paths, Settings
 
 
@@ -30,6 +30,8 @@ def resolve_run(settings: Settings, small: bool = False, guess: Mapping[str, Any
         ProjectError: If the source cannot be read, or params.yaml not be used.
     """
     params = load_params()
+    if dvc.complete_params(params.model_dump(mode="json")):
+        params = load_params()
     with readable_source(settings):
         fingerprint = source.fingerprint(settings.source_uri)
         known = _known()
@@ -44,11 +46,12 @@ def resolve_run(settings: Settings, small: bool = False, guess: Mapping[str, Any
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
     rules = hashlib.sha256(repr(CONTRACT).encode()).hexdigest()[:16]
     forgotten = hashlib.sha256(Paths.FORGOTTEN.read_bytes()).hexdigest()[:16] if Paths.FORGOTTEN.exists() else ""
+    overrides = {}
     if small:
         every = params.window.days is None and known.rows > params.review.rows
         span = _span(settings, known.newest) if every and known.newest else None
-        params = params.small(known.rows, guess or {}, span)
-    run = resolve(params, known).model_copy(update={"contract": rules, "forgotten": forgotten})
+        overrides = params.small(known.rows, guess or {}, span)
+    run = resolve(params, known, overrides).model_copy(update={"contract": rules, "forgotten": forgotten})
     save_run(run)
     return run
 
@@ -84,9 +87,20 @@ def readable_source(settings: Settings) -> Iterator[None]:
 def _known() -> Source | None:
     """What the last run knew of the source; nothing, if its file is damaged: it is only a memory."""
     try:
-        return load_run().source if RUN.exists() else None
+        return load_source() if RUN.exists() else None
     except ParamsError:
         return None
+
+
+def period() -> str:
+    """Return the window in run.yaml for a name, such as `2024-01-01 to 2024-12-31`; empty where rows have no time."""
+    try:
+        resolved = load_run().resolved
+    except ParamsError:
+        return ""
+    if resolved.end is None:
+        return ""
+    return f"{resolved.start:%Y-%m-%d} to {resolved.end:%Y-%m-%d}" if resolved.start else f"to {resolved.end:%Y-%m-%d}"
 
 
 def lineage() -> str:
@@ -102,6 +116,7 @@ def lineage() -> str:
     for file in [Paths.LOCK, Paths.ENVIRONMENT, RUN, Path("dvc.yaml"), *code]:
         if file.exists():
             digest.update(file.as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    digest.update(load_run().model_dump_json().encode())  # limits of the gate too, which are no dependency of a stage
     return digest.hexdigest()[:16]
 
 

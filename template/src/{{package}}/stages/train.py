@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ def train() -> None:
     Raises:
         ProjectError: If there is too little to learn from, or one input alone gives the answer.
     """
+    begun = time.time()
     run = load_run()
     inputs, y = split.training(run)
     _check_learnable(inputs, y, run)
@@ -91,6 +93,16 @@ def train() -> None:
         "error": None if np.isnan(chosen.error) else chosen.error, "used": chosen.used,
     }  # fmt: skip
     bundle.save(Paths.BUNDLE, final, manifest, _nobodys(rows, EXAMPLES, run.seed), _reference(final, rows, run))
+    _note_times(begun, study)
+
+
+def _note_times(begun: float, study: optuna.Study) -> None:
+    """Note when this training took place. It is no output: outputs of the same training are the same bytes."""
+    moments = [(trial.datetime_start, trial.datetime_complete) for trial in study.trials]
+    trials = [[start.timestamp(), end.timestamp()] if start and end else None for start, end in moments]
+    began = min([begun, *(times[0] for times in trials if times)])  # trials of a training that was killed
+    content = {"bundle": bundle.digest(Paths.BUNDLE), "start": began, "end": time.time(), "trials": trials}
+    tables.write_json(content, Paths.TIMES)
 
 
 def _said(chosen: search.Choice, metric: str) -> str:
