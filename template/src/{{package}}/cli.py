@@ -24,6 +24,9 @@ from .settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True)
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Why = Annotated[str, typer.Option(help="The reason, kept with the move.")]
 
@@ -37,13 +40,15 @@ def main() -> None:
         else:
             settings.apply()
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer returns the code instead of the exception
+            raise KeyboardInterrupt
     except SettingsError as error:
         fail(str(error), 2)
     except ProjectError as error:
         _fail_in_own_file(error, str(error))
         fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
-        fail(interruption.STOPPED, 130)
+        fail(interruption.STOPPED, INTERRUPTED)
     except Exception as error:
         if hasattr(error, "format_message"):  # of the command line: typer keeps the class to itself
             fail(f"{error.format_message()}; `make` lists how each command is called.", 2)
@@ -318,10 +323,11 @@ def run() -> None:
     from .params import load_params
 
     load_params()  # a typo, or another run, is told before a server is started for it
-    print("reading the source", flush=True)
-    with dvc.only_run(), interruption.at_once(dvc.kept), _stages_ahead(settings):
-        print(f"Prefect server: {where}", flush=True)
-        report = _flow(settings, where)
+    with dvc.only_run(), interruption.at_once(dvc.kept):
+        print("reading the source", flush=True)
+        with _stages_ahead(settings):
+            print(f"Prefect server: {where}", flush=True)
+            report = _flow(settings, where)
     _show(report, time.perf_counter() - begun)
     if not report.outcome.passed:
         raise typer.Exit(4)
