@@ -82,6 +82,7 @@ def test_no_target_of_a_project_expands_a_value(stubbed: Path, tmp_path: Path, t
         ("update", "SET", "--set="),
         ("shadow", "VERSION", "--version="),
         ("adopt", "QUERY", "--query="),
+        ("adopt", "GROUP", "--group="),
     ],
 )
 def test_a_value_arrives_as_typed(

@@ -170,6 +170,9 @@ def adopt(
     target: Annotated[str, typer.Option(help="The column to predict.")] = "",
     time: Annotated[str, typer.Option(help="The column that orders rows.")] = "",
     identifier: Annotated[str, typer.Option("--id", help="The column that names a row.")] = "",
+    group: Annotated[
+        str, typer.Option(help="The column that names the subject, where subjects have several rows.")
+    ] = "",
     query: Annotated[str, typer.Option(help="The SELECT of a SQL address.")] = "",
     problem: Annotated[str, typer.Option(help="classification or regression, where the target leaves it open.")] = "",
     header: Annotated[
@@ -192,8 +195,8 @@ def adopt(
     try:
         if header not in ("", "yes", "no"):
             fail(f"HEADER={header}: there are yes and no.", 2)
-        names = [tuple(filter(None, map(str.strip, given.split(",")))) for given in (drop, keep)]
-        options = Options(Settings.column_styles(), {"yes": True, "no": False}.get(header), *names)
+        left, known = (tuple(filter(None, map(str.strip, given.split(",")))) for given in (drop, keep))
+        options = Options(Settings.column_styles(), {"yes": True, "no": False}.get(header), left, known, group)
         done = adopt(Settings(), data, target, time, identifier, query, problem, force, options=options)
     except ChangedFilesError as error:
         fail(str(error), 3)

@@ -17,6 +17,7 @@ from ..core import contract, personal
 from ..core.metrics import r2
 from ..core.profile import Column, Profile, typed
 from ..core.search import single_input_answers, together
+from ..core.units import repeated
 from ..core.values import FALSE, NUMBER_STYLES, TRUE
 
 FEWEST = 100  # rows with an answer
@@ -32,8 +33,10 @@ SEASONS = 730  # days, in which each season comes back
 LISTED = 30  # values that a contract lists
 MOST_TOGETHER = 50  # numbers that are tried together
 TOGETHER_ROWS = 20_000  # on which it is seen whether columns together give the target away
+FEWEST_SUBJECTS, FEW_SUBJECTS = 10, 50  # that a table of several rows each needs, and with fewer of which it is said
 FEWEST_TO_JUDGE = 20  # rows of the rarest class in the test
 PERFECT = 0.999  # AUC or R2 from which a model only computes the target
+NEARLY_EACH = "an identifier: nearly each row has another"
 MOST_CODES = 50  # different whole numbers that are categories by the column's name
 NAMING = re.compile(r"(?i)(^|[_ ])(id|key|uuid)s?$|[a-z](?-i:Id|Key)$")
 CODES = re.compile(
@@ -128,6 +131,7 @@ def plan(
     seed: int = 7,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
+    group: str = "",
 ) -> Plan:
     """Decide on every column.
 
@@ -138,17 +142,18 @@ def plan(
         seed: Of the sample on which leaks are looked for.
         drop: Columns that the user leaves out.
         keep: Columns of which the user says that they are known before the target is: they are no leak.
+        group: The column that names the subject of a row, where subjects have several rows; may be empty.
 
     Raises:
         AdoptionError: If the target cannot be learnt or several columns together give it away, the time is none, the id repeats,
-            or no input is left.
+            the group does not, or no input is left.
     """
     columns = profile.columns
-    check_names(list(columns), target=target, time=time, id=identifier)
+    check_names(list(columns), target=target, time=time, id=identifier, group=group)
     for option, listed in (("drop", drop), ("keep", keep)):
         for name in listed:
             check_names(list(columns), **{option: name})
-    if taken_twice := {target, time, identifier} & set(drop):
+    if taken_twice := {target, time, identifier, group} & set(drop):
         raise AdoptionError(f"DROP={','.join(sorted(taken_twice))}: the column has a role already.")
     if profile.rows == 0:
         raise AdoptionError("the table has a header and no rows; there is nothing to learn from.")
@@ -162,6 +167,8 @@ def plan(
         taken[time], decided[time] = _time(columns[time])
     if identifier:
         taken[identifier], decided[identifier] = _id(columns[identifier], frame[identifier])
+    if group:
+        taken[group], decided[group] = _group(columns[group], frame[group], bool(time))
     for name, column in columns.items():
         if name in decided:
             continue
@@ -183,11 +190,16 @@ def plan(
             f"up to {unread:.1%} of the rows have values that cannot be read and are set aside: validation.max_bad_share in params.yaml "
             f"is {params['bad_share']:g} instead of 0.02. If these values mean something, read them in io/source.py."
         )
-    warnings += _copies(frame, profile.rows, taken, bool(time), seed)
+    if not group:
+        warnings += _copies(frame, profile.rows, taken, bool(time), seed)
+    elif not time and (columns[group].different) < FEW_SUBJECTS:
+        warnings.append(
+            f"{columns[group].different} different {group} are few: the test has a fifth of them, and intervals rest on those. Collect more."
+        )
     features = [one for one in taken.values() if one.role == "feature"]
     if not features:
         raise AdoptionError("no column is left that could be an input; see above why each was left out.")
-    order = [name for name in (identifier, time) if name]
+    order = [name for name in (identifier, group, time) if name]
     rest = [name for name in columns if name in taken and name not in (*order, target)]
     ordered = [taken[name] for name in (*order, *rest, target)]
     if not identifier:
@@ -354,8 +366,9 @@ def _id(column: Column, values: pd.Series) -> tuple[contract.Column, Decision]:
     name = column.name
     if column.repeated:
         raise AdoptionError(
-            f"ID={name} repeats: {column.repeated:,} of {column.rows:,} rows have a value that occurred before. A row of the "
-            "table has to be one case; name the column that is different in each row, or leave ID out."
+            f"ID={name} repeats: {column.repeated:,} of {column.rows:,} rows have a value that occurred before. If {name} names a "
+            f"subject with several rows, such as a customer, give GROUP={name} in place of it: rows of a subject then stay on one side "
+            "of the split. As ID name a column that is different in each row, or none."
         )
     if column.missing:
         raise AdoptionError(f"ID={name} is missing in {column.missing:,} rows; an id is there in all of them.")
@@ -369,6 +382,32 @@ def _id(column: Column, values: pd.Series) -> tuple[contract.Column, Decision]:
     return contract.Column(name, kind, role="id", personal=bool(secret)), Decision(name, "id", kind, why)  # type: ignore[arg-type]
 
 
+def _group(column: Column, values: pd.Series, timed: bool) -> tuple[contract.Column, Decision]:
+    name = column.name
+    if column.different < FEWEST_SUBJECTS:
+        raise AdoptionError(
+            f"GROUP={name} has {column.different} different values ({_some(column)}); a test and folds of whole groups need "
+            f"{FEWEST_SUBJECTS} or more. Leave GROUP out: {name} is then an input."
+        )
+    if not values.dropna().duplicated().any():
+        raise AdoptionError(
+            f"GROUP={name} is different in each row, so it groups nothing. Leave it out, or give ID={name} if it names the row."
+        )
+    secret = personal.reason(name, _texts(column, values), 1.0)
+    number = column.guess.kind == "number" and column.whole and abs(column.maximum) < 2**53 and not secret
+    side = (
+        "the split stays in time; the report says how many test rows are of subjects in the training"
+        if timed
+        else "rows of one are on one side of the split"
+    )
+    why = f"names the subject of a row, {column.different:,} of them: {side}; no input"
+    why += f"; {secret}: kept as a keyed hash (MASK_KEY)" if secret else ""
+    doubt = f"{column.missing:,} rows have none: each is a subject of its own." if column.missing else ""
+    kind = "integer" if number else "string"
+    found = contract.Column(name, kind, role="group", nullable=column.missing > 0, personal=bool(secret))  # type: ignore[arg-type]
+    return found, Decision(name, "group", kind, why, doubt)
+
+
 def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.Column | None, Decision]:
     name, kind = column.name, column.guess.kind
     doubt = " ".join(
@@ -376,7 +415,8 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
     )
 
     def out(why: str) -> tuple[None, Decision]:
-        return None, Decision(name, "left out", "", why)
+        several = why.startswith(NEARLY_EACH) and column.often < 0.95
+        return None, Decision(name, "left out", "", why, _may_be_group(name) if several else "")
 
     def taken(why: str, kind: Any, **rules: Any) -> tuple[contract.Column, Decision]:
         nonlocal doubt
@@ -386,6 +426,8 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
             share = f"{column.unread / column.present:.1%}"
             count = f"{column.unread:,} values are" if column.unread > 1 else "1 value is"
             doubt = f"{count} no {kind}, {share} of them ({strange}); such rows are set aside. {doubt}".strip()
+        if kind == "string" and column.different > LISTED:
+            doubt = f"{doubt} {_may_be_group(name)}".strip()
         return contract.Column(name, kind, nullable=column.missing > 0, **rules), Decision(
             name, "feature", kind, why + _style(column), doubt
         )
@@ -420,6 +462,13 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
         )
     found: tuple[contract.Column | None, Decision] = _text(column, out, taken)
     return found
+
+
+def _may_be_group(name: str) -> str:
+    """What to look at where a column may name subjects; empty where its name says nothing of that."""
+    if not NAMING.search(name):
+        return ""
+    return f"If it names a subject with several rows, GROUP={name} keeps them on one side of the split."
 
 
 def _words(column: Column) -> str:
@@ -458,7 +507,7 @@ def _text(column: Column, out: Any, taken: Any) -> Any:
         if column.present >= FEWEST and mean > 25:
             return out(f"free text, {mean:.0f} letters on average")
         if column.often > 0.5 and column.present >= FEWEST:
-            return out("an identifier: nearly each row has another")
+            return out(NEARLY_EACH)
         return taken(f"a category of about {column.different:,}; rare ones are pooled", "string")
     if mean > 60:
         return out(f"free text, {mean:.0f} letters on average")
@@ -568,13 +617,9 @@ def _check_together(
 def _copies(frame: pd.DataFrame, rows: int, taken: Mapping[str, contract.Column], timed: bool, seed: int) -> list[str]:
     """Say how many rows are copies of others, where that is more than twice as many as with columns shuffled apart."""
     table = frame[[name for name, one in taken.items() if one.role in ("feature", "target")]]
+    if not repeated(table, seed):
+        return []
     copies = int(table.duplicated().sum())
-    if copies < max(2, 0.001 * len(table)):
-        return []
-    random = np.random.default_rng(seed)
-    apart = pd.DataFrame({name: table[name].array.take(random.permutation(len(table))) for name in table})
-    if copies < 2 * int(apart.duplicated().sum()) + max(2, 0.001 * len(table)):
-        return []
     shown = f"{copies:,} of {rows:,} rows" if len(table) == rows else f"{copies / len(table):.1%} of the rows"
     side = (
         "If each of them is a case of its own, all is well; else"

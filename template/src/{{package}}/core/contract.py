@@ -26,7 +26,7 @@ import pandas as pd
 from .. import ProjectError
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp"]
-Role = Literal["feature", "id", "time", "target", "ignored"]
+Role = Literal["feature", "id", "group", "time", "target", "ignored"]
 
 REASON = "reason"
 """The column that rows which were set aside carry: why, for each rule that they break."""
@@ -43,8 +43,9 @@ class Column:
     Attributes:
         name: Column name.
         kind: What a value is. Timestamps are kept in UTC; one without a time zone is taken as UTC.
-        role: `feature` (an input), `id` (names the row), `time` (orders the rows), `target` (what is predicted) or
-            `ignored` (kept for people, never shown to the model).
+        role: `feature` (an input), `id` (names the row), `group` (names the subject that a row is of: rows of one subject are on one
+            side of a split by lot; optional at prediction), `time` (orders the rows), `target` (what is predicted) or `ignored` (kept
+            for people, never shown to the model).
         nullable: Whether a value may be missing.
         minimum, maximum: Allowed range, both ends included, in the unit of the column.
         allowed: The complete list of values.
@@ -92,7 +93,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """All columns of a row: one that names it, one that is predicted, perhaps one that orders the rows.
+    """All columns of a row: one that names it, one that is predicted, perhaps one that orders the rows and one that names their subjects.
 
     Raises:
         ValueError: If a name or one of those roles stands twice, or the id or the target is missing.
@@ -104,9 +105,9 @@ class Contract:
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
             raise ValueError(f"a column stands twice in the contract: {', '.join(sorted(repeated))}")
-        for role in ("id", "time", "target"):
+        for role in ("id", "group", "time", "target"):
             found = [column.name for column in self.columns if column.role == role]
-            if len(found) > 1 or (not found and role != "time"):
+            if len(found) > 1 or (not found and role not in ("group", "time")):
                 raise ValueError(f"exactly one column has the role {role}, not {len(found)}: {found}")
         if self.effects and len(self.answers) > 1:
             raise ValueError(f"{', '.join(self.effects)}: an effect is one upon a single answer, and there are several")
@@ -132,6 +133,12 @@ class Contract:
         return found.name
 
     @property
+    def group(self) -> str | None:
+        """None where each row is a subject of its own."""
+        found = self._only("group")
+        return found.name if found else None
+
+    @property
     def time(self) -> str | None:
         """None where rows have no order."""
         found = self._only("time")
@@ -150,8 +157,8 @@ class Contract:
 
     @property
     def keys(self) -> list[str]:
-        """The columns that name, order and label a row and are no inputs: id, time if there is one, target."""
-        return [self.id, *([self.time] if self.time else []), self.target]
+        """The columns that name, order and label a row and are no inputs: id, group and time if there are some, target."""
+        return [self.id, *filter(None, (self.group, self.time)), self.target]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -186,7 +193,12 @@ class Contract:
         ]
 
     def without_target(self) -> tuple[Column, ...]:
-        return tuple(column for column in self.columns if column.role != "target")
+        """The columns of a row that is to be answered; its group may be missing, since no answer depends on it."""
+        return tuple(
+            dataclasses.replace(column, nullable=True) if column.role == "group" else column
+            for column in self.columns
+            if column.role != "target"
+        )
 
 
 def to_csv(contract: Contract) -> str:
@@ -257,7 +269,7 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
     Args:
         present: The names that the table has.
         contract: What it should have.
-        labelled: Whether the target has to be there; if not, it may be.
+        labelled: Whether the target and the group have to be there; if not, they may be.
 
     Raises:
         ContractError: If a column is missing, unexpected or there twice.
@@ -265,7 +277,7 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
     twice = sorted(name for name, count in Counter(present).items() if count > 1)
     if twice:
         raise ContractError(f"the table has a column twice: {', '.join(twice)}. Rename or drop one in io/source.py.")
-    needed = [column.name for column in (contract.columns if labelled else contract.without_target())]
+    needed = [name for name in contract.names if labelled or name not in (contract.target, contract.group)]
     there = set(present)
     missing = [name for name in needed if name not in there]
     known = set(contract.names)
@@ -311,7 +323,8 @@ def check_rows(
     typed: dict[str, pd.Series] = {}
     numbered = frame.reset_index(drop=True)
     for column in columns:
-        raw = numbered[column.name]
+        absent = column.role == "group" and column.name not in numbered
+        raw = pd.Series(None, numbered.index, dtype="object") if absent else numbered[column.name]
         values, faults = check_values(raw, column, seen if column.role == "id" else None, repeats)
         typed[column.name] = values
         for broken, texts in faults:

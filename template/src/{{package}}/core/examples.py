@@ -58,6 +58,9 @@ def _values(column: Column, rows: int, random: np.random.Generator) -> pd.Series
         if column.kind == "string":
             return pd.Series([f"{column.name}-{number:07d}" for number in range(rows)])
         return pd.Series(np.arange(rows) + int(max(low, 1)))
+    if column.role == "group":  # ten rows each
+        of = random.integers(0, max(1, rows // 10), rows)
+        return pd.Series([f"{column.name}-{number}" for number in of] if column.kind == "string" else of)
     if column.kind == "timestamp":
         seconds = random.integers(0, DAYS * 86_400, rows)
         seconds = np.sort(seconds) if column.role == "time" else seconds

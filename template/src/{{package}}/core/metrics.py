@@ -274,19 +274,34 @@ class Interval:
         return {key: None if np.isnan(number) else number for key, number in vars(self).items()}
 
 
-def resamples(rows: int, times: int, seed: int) -> Iterator[Array]:
+def resamples(rows: int, times: int, seed: int, units: Array | None = None) -> Iterator[Array]:
     """How often each row counts in each bootstrap resample (Efron 1979), one resample at a time.
 
+    Args:
+        rows: Number of rows.
+        times: Number of resamples.
+        seed: Seed of the resampling.
+        units: Array of shape (rows,), equal for rows that are drawn together (Field and Welsh 2007); None draws each for itself.
+
     Yields:
-        `times` float64 arrays of shape (rows,), each of which sums to `rows`.
+        `times` float64 arrays of shape (rows,). Each sums to `rows`, or to about that where units differ in size.
     """
     random = np.random.default_rng(seed)
+    of = None if units is None else np.unique(units, return_inverse=True)[1]
+    drawn = rows if of is None else int(of.max(initial=-1)) + 1
     for _ in range(times):
-        yield np.bincount(random.integers(0, rows, rows), minlength=rows).astype("float64")
+        counts = np.bincount(random.integers(0, drawn, drawn), minlength=drawn).astype("float64")
+        yield counts if of is None else counts[of]
 
 
 def with_intervals(
-    problem: str, y: Array, score: Array, times: int, seed: int, names: Sequence[str] | None = None
+    problem: str,
+    y: Array,
+    score: Array,
+    times: int,
+    seed: int,
+    names: Sequence[str] | None = None,
+    units: Array | None = None,
 ) -> dict[str, Interval]:
     """Each metric of the problem with a percentile bootstrap interval.
 
@@ -296,11 +311,12 @@ def with_intervals(
         times: Resamples.
         seed: Makes them repeatable.
         names: Some of the metrics; default all.
+        units: As for `resamples`.
     """
     chosen = METRICS[problem] if names is None else {name: METRICS[problem][name] for name in names}
     weighted = {name: under_weights(metric, y, score) for name, metric in chosen.items()}
     values: dict[str, list[float]] = {name: [] for name in chosen}
-    for counts in resamples(len(y), times, seed):
+    for counts in resamples(len(y), times, seed, units):
         for name, measure in weighted.items():
             values[name].append(measure(counts))
     everyone = np.ones(len(y))
@@ -316,10 +332,19 @@ def under_weights(metric: Metric, y: Array, score: Array) -> Callable[[Array], f
     return lambda weight: _over_classes(ranked[metric], y, ranks, weight)
 
 
-def paired_gain(problem: str, metric: str, y: Array, candidate: Array, other: Array, times: int, seed: int) -> Interval:
+def paired_gain(
+    problem: str,
+    metric: str,
+    y: Array,
+    candidate: Array,
+    other: Array,
+    times: int,
+    seed: int,
+    units: Array | None = None,
+) -> Interval:
     """By how much the candidate is better than the other on the same rows, positive is better (paired bootstrap)."""
     ours, theirs = (under_weights(METRICS[problem][metric], y, score) for score in (candidate, other))
-    values = [gain(metric, ours(counts), theirs(counts)) for counts in resamples(len(y), times, seed)]
+    values = [gain(metric, ours(counts), theirs(counts)) for counts in resamples(len(y), times, seed, units)]
     everyone = np.ones(len(y))
     return _interval(gain(metric, ours(everyone), theirs(everyone)), values)
 
@@ -336,12 +361,19 @@ def _interval(value: float, resampled: list[float]) -> Interval:
 
 
 def slices(
-    problem: str, y: Array, score: Array, groups: Mapping[str, pd.Series], metric: str, times: int, seed: int
+    problem: str,
+    y: Array,
+    score: Array,
+    groups: Mapping[str, pd.Series],
+    metric: str,
+    times: int,
+    seed: int,
+    units: Array | None = None,
 ) -> pd.DataFrame:
     """The deciding metric in each group of rows.
 
     Args:
-        problem, y, score, times, seed: As for `with_intervals`.
+        problem, y, score, times, seed, units: As for `with_intervals`.
         groups: For each name of a slice the group of each row, length n.
         metric: Which metric.
 
@@ -353,7 +385,8 @@ def slices(
     for name, group in groups.items():
         for label, rows in pd.Series(np.arange(len(y))).groupby(group.astype("str").to_numpy(), sort=True):
             at = rows.to_numpy()
-            found = with_intervals(problem, y[at], score[at], times, seed, [metric])[metric]
+            drawn = None if units is None else units[at]
+            found = with_intervals(problem, y[at], score[at], times, seed, [metric], drawn)[metric]
             true, answered = flat(y[at], score[at])
             lines.append((name, label, len(at), true.mean(), answered.mean(), found.value, found.low, found.high))
     return pd.DataFrame(lines, columns=["slice", "group", "rows", "observed", "predicted", "value", "low", "high"])

@@ -328,6 +328,7 @@ every row.{_compared(release)}</p>
 <details><summary>Table of trials</summary>{trials}</details>
 <h2>Training data</h2>
 {table(window, title="Window and rows")}
+{f"<p>{html.escape(subjects(facts))}.</p>" if facts.get("subjects") else ""}
 {_columns(facts)}
 <p>Rows that broke the contract are quarantined in <code>data/set_aside</code>.</p>
 {table(reasons, title="Quarantined rows by reason")}
@@ -518,7 +519,7 @@ def card(title: str, facts: Mapping[str, Any]) -> str:
 - **Hyperparameters**: {", ".join(f"{key} = {number(value)}" for key, value in facts["params"].items())}
 - **Trained on**: {number(facts["rows"]["train"])} rows{_when(facts, "start", "test_start")}
 - **Tested on**: {number(facts["rows"]["test"])} rows, {facts["test"]}{_when(facts, "test_start", "end")}
-- **Data**: {number(facts["data"]["rows"])} rows in, {number(facts["data"]["set_aside"])} quarantined,
+{_subjects(facts)}- **Data**: {number(facts["data"]["rows"])} rows in, {number(facts["data"]["set_aside"])} quarantined,
   {number(facts["data"]["unlabelled"])} without a label yet; source {facts["source"]}
 
 ## Metrics
@@ -547,6 +548,21 @@ def _calibration_and_confusion(facts: Mapping[str, Any]) -> str:
         shown = table(confusion_table(facts), markdown=True)
         text += f"## Errors at a threshold\n\n{confusion_in_words(facts)}\n\n{shown}\n"
     return text
+
+
+def subjects(facts: Mapping[str, Any]) -> str:
+    """How many subjects the test has, and how many of its rows are of subjects that the model learnt from."""
+    found, rows = facts["subjects"], facts["rows"]["test"]
+    known = found["known"]
+    text = f"{number(found['test'])} different {found['column']} in the test"
+    if not known:
+        return f"{text}, none of them in the training"
+    share = f"{text}; {number(known)} of its {number(rows)} rows ({known / rows:.0%}) are of such as are in the training, too"
+    return share if known == rows else f"{share}. The slice `{found['column']} in training` has the metric of both"
+
+
+def _subjects(facts: Mapping[str, Any]) -> str:
+    return f"- **Subjects**: {subjects(facts)}\n" if facts.get("subjects") else ""
 
 
 def _effects_in_words(facts: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def drawn_folds(problem: str, y: np.ndarray, count: int, seed: int, copies: np.n
     """Cut rows without an order into `count` pairs by lot, each class in its share.
 
     Args:
-        copies: Array of shape (rows,), equal for rows that are copies of each other; these stay on one side.
+        copies: Array of shape (rows,), equal for rows of one subject or copies of each other; these stay on one side.
 
     Raises:
         ValueError: If a class, or all rows, are fewer than the folds.
@@ -77,26 +77,16 @@ def with_classes(pairs: Iterable[Fold], y: np.ndarray) -> list[Fold]:
     return kept
 
 
-def copies_of(inputs: pd.DataFrame) -> np.ndarray:
-    """A number for each row that copies of it share: a hash of all its values, of numbers at the precision of float32.
-
-    Returns:
-        uint64 array of shape (rows,).
-    """
-    floats = dict.fromkeys(inputs.select_dtypes("float"), "float32")
-    return pd.util.hash_pandas_object(inputs.astype(floats), index=False).to_numpy()
-
-
 def drawn_for_test(
     problem: str, ids: pd.Series, y: np.ndarray, share: float, copies: np.ndarray | None = None
 ) -> np.ndarray:
     """Choose the rows that judge where no time does: of each class, or each tenth of a number, the same share.
 
     The lot is a hash of the id, so that a row stays on its side when others come or go; only a few at the edge change.
-    Copies share the lot of one of them.
+    Copies share the lot of one of them. Rows of one subject come with the subject's name as their id.
 
     Args:
-        copies: Array of shape (rows,), equal for rows that are copies of each other.
+        copies: Array of shape (rows,), equal for rows of one subject or copies of each other.
 
     Returns:
         Boolean array of shape (rows,).

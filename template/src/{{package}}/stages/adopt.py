@@ -43,12 +43,14 @@ class Options:
         styles: How values are written, by column; its name may have `_` for signs that a variable's name cannot have.
         header: Whether the first line of a CSV file names the columns; None to find out.
         drop, keep: Columns to leave out, and columns that are no leak.
+        group: The column that names the subject of a row; may be empty.
     """
 
     styles: Mapping[str, str] = field(default_factory=dict)
     header: bool | None = None
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ def adopt(
     notes = _driver(location, settings)
     options = options or Options()
     table = replace(sniff(Table(location, query=query)), header=options.header)
-    target, time, identifier = (renamed(name) for name in (target, time, identifier))
+    target, time, identifier, group = (renamed(name) for name in (target, time, identifier, options.group))
     asked = (target, time, identifier, options.styles)
-    table = with_columns(table, [name for name in (target, time, identifier) if name])
+    table = with_columns(table, [name for name in (target, time, identifier, group) if name])
     if table.encoding not in ("utf-8", "utf-16"):
         notes.append(
             f"The text is not UTF-8; it is read as {table.encoding}. If letters are wrong, convert the file: "
@@ -115,7 +117,7 @@ def adopt(
         profile = look(table, *asked, notes)
         notes.append("The text is not all UTF-8; it is read as cp1252 (Western Europe).")
     drop, keep = (tuple(map(renamed, names)) for names in (options.drop, options.keep))
-    found = plan(profile, target, time, identifier, problem, drop=drop, keep=keep)
+    found = plan(profile, target, time, identifier, problem, drop=drop, keep=keep, group=group)
     notes += [
         f"The column {name.removesuffix('_')} is called {name} here: predictions have a column {name.removesuffix('_')} of their own."
         for name in profile.columns

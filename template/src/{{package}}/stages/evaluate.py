@@ -11,6 +11,7 @@ import pandas as pd
 from .. import NAME, ProjectError
 from ..core import metrics, report
 from ..core.schema import CONTRACT
+from ..core.units import together_in_resamples
 from ..io import bundle, tables
 from ..params import Run, load_run
 from ..settings import Paths
@@ -41,14 +42,17 @@ def evaluate() -> dict[str, Any]:
     tables.write(pd.concat([test[CONTRACT.keys], answers], axis=1), Paths.SCORED)
 
     metric, times, seed = run.gate.metric, run.evaluation.bootstrap, run.seed
-    found = metrics.with_intervals(run.problem, y, score, times, seed)
+    units = together_in_resamples(test, CONTRACT, seed)
+    found = metrics.with_intervals(run.problem, y, score, times, seed, units=units)
     _check_not_computed(run, found, len(y))
     guess = np.broadcast_to(np.array(loaded.manifest["baseline"]), score.shape)
     ones = np.ones(len(y))
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
-    over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed)
-    grouped = groups(test, run.evaluation.slices)
-    by_slice = metrics.slices(run.problem, y, score, grouped, metric, max(20, times // 2), seed)
+    over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed, units)
+    grouped, subjects = groups(test, run.evaluation.slices), _subjects(run, test)
+    if subjects is not None:
+        grouped = {**grouped, f"{CONTRACT.group} in training": pd.Series(np.where(subjects["known"], "yes", "no"))}
+    by_slice = metrics.slices(run.problem, y, score, grouped, metric, max(20, times // 2), seed, units)
     sample = np.sort(np.random.default_rng(seed).permutation(len(y))[: run.evaluation.importance_rows])
     inputs = loaded.build_features(rows.iloc[sample])
     importance = metrics.importance(
@@ -85,6 +89,7 @@ def evaluate() -> dict[str, Any]:
         "classes": list(CONTRACT.classes),
         "window": split.window(run),
         "test": split.says(run),
+        "subjects": None if subjects is None else {**subjects, "known": int(subjects["known"].sum())},
         "bootstrap": times,
         "source": run.source.fingerprint,
         "names": CONTRACT.names,
@@ -111,7 +116,17 @@ def evaluate() -> dict[str, Any]:
         f"{best.low:.4f} to {best.high:.4f}" if not np.isnan(best.low) else "no interval: too few rows of a class"
     )
     print(f"{metric} {best.value:.4f} ({interval}), baseline {naive[metric]:.4f}")
+    if facts["subjects"]:
+        print(report.subjects(facts))
     return facts
+
+
+def _subjects(run: Run, test: pd.DataFrame) -> dict[str, Any] | None:
+    """The column of the subjects, how many the test has, and which rows of it are of subjects in the training; None without a group."""
+    if CONTRACT.group is None:
+        return None
+    known = split.known_subjects(run, test) if run.split.test_share is None else np.zeros(len(test), dtype=bool)
+    return {"column": CONTRACT.group, "test": int(test[CONTRACT.group].nunique()), "known": known}
 
 
 def _check_not_computed(run: Run, found: Mapping[str, metrics.Interval], rows: int) -> None:

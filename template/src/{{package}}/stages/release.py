@@ -20,6 +20,7 @@ from ..core.contract import check_rows
 from ..core.gate import Outcome
 from ..core.metrics import METRICS, Interval, paired_gain
 from ..core.schema import CONTRACT
+from ..core.units import together_in_resamples
 from ..io import bundle, git, isolated, tables
 from ..io.database import CHALLENGER, CHAMPION, Version, recorded
 from ..io.registry import LINEAGE_FILES, NOTE, Data, Record, Registry, Trial, file_digests
@@ -108,7 +109,16 @@ def against(registry: Registry, champion: Version, run: Run) -> Compared | None:
     mine = scored[CONTRACT.answers].to_numpy("float64")[kept]
     mine = mine if len(CONTRACT.answers) > 1 else mine[:, 0]
     theirs = old.score(checked.good)
-    gain = paired_gain(run.problem, run.gate.metric, y, mine, theirs, run.evaluation.bootstrap, run.seed)
+    gain = paired_gain(
+        run.problem,
+        run.gate.metric,
+        y,
+        mine,
+        theirs,
+        run.evaluation.bootstrap,
+        run.seed,
+        together_in_resamples(rows.loc[kept], CONTRACT, run.seed),
+    )
     values = {name: measure(y, theirs, np.ones(len(y))) for name, measure in METRICS[run.problem].items()}
     known = {name: None if np.isnan(value) else value for name, value in values.items()}
     return Compared(champion.number, len(kept), gain, known)

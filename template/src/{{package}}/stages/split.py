@@ -6,6 +6,7 @@ import pandas as pd
 from .. import ProjectError
 from ..core.contract import fingerprints
 from ..core.schema import CONTRACT
+from ..core.units import copies_of, subjects
 from ..io import tables
 from ..params import Run
 from ..settings import Paths
@@ -13,6 +14,19 @@ from ..settings import Paths
 
 def training(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
     """The inputs and the truth to learn from, in the order of time, or of the id where there is none.
+
+    Raises:
+        ProjectError: If there are no such rows.
+    """
+    inputs, y, _ = training_in_units(run)
+    return inputs, y
+
+
+def training_in_units(run: Run) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
+    """The same as `training`, and what folds by lot keep on one side: rows of a subject, else copies.
+
+    Returns:
+        Inputs; truth; uint64 array of shape (rows,), None where time makes the folds.
 
     Raises:
         ProjectError: If there are no such rows.
@@ -27,7 +41,20 @@ def training(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
             CONTRACT.order, kind="stable", ignore_index=True
         )
     y = CONTRACT.labels(rows.pop(CONTRACT.target))
-    return rows.drop(columns=CONTRACT.keys, errors="ignore"), y
+    inputs = rows.drop(columns=CONTRACT.keys, errors="ignore")
+    if not drawn:
+        return inputs, y, None
+    return inputs, y, fingerprints(subjects(rows, CONTRACT)) if CONTRACT.group else copies_of(inputs)
+
+
+def known_subjects(run: Run, rows: pd.DataFrame) -> np.ndarray:
+    """Which rows of the test are of subjects that the model learnt from; only time puts a subject on both sides.
+
+    Returns:
+        Boolean array of shape (rows,).
+    """
+    given = tables.read_between(Paths.VALIDATED, CONTRACT.time, *_moments(run, "start", "test_start"))
+    return np.isin(fingerprints(subjects(rows, CONTRACT)), fingerprints(subjects(given, CONTRACT)))
 
 
 def test(run: Run) -> pd.DataFrame:
@@ -53,14 +80,17 @@ def window(run: Run) -> dict[str, str]:
 def says(run: Run) -> str:
     """Which rows judge, in words."""
     if run.split.test_share is not None:
-        return f"{run.split.test_share:.0%} of the rows, drawn by their {CONTRACT.id}"
+        return f"{run.split.test_share:.0%} of the rows, drawn by their {CONTRACT.group or CONTRACT.id}"
     return f"the last {run.split.test_days} days"
 
 
 def _drawn(run: Run, rows: pd.DataFrame) -> np.ndarray:
-    from ..core.search import copies_of, drawn_for_test  # imports scikit-learn, which takes a second
+    from ..core.search import drawn_for_test  # imports scikit-learn, which takes a second
 
     y = CONTRACT.labels(rows[CONTRACT.target])
+    if CONTRACT.group:
+        named = subjects(rows, CONTRACT)
+        return drawn_for_test(run.problem, named, y, run.split.test_share or 0, fingerprints(named))
     copies = copies_of(rows.drop(columns=CONTRACT.keys))
     return drawn_for_test(run.problem, rows[CONTRACT.id], y, run.split.test_share or 0, copies)
 

@@ -46,7 +46,7 @@ def train() -> None:
     """
     begun = time.time()
     run = load_run()
-    inputs, y = split.training(run)
+    inputs, y, units = split.training_in_units(run)
     _check_learnable(inputs, y, run)
 
     def fit(params: Mapping[str, Any], some: pd.DataFrame, truth: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
@@ -55,11 +55,10 @@ def train() -> None:
 
     spread = np.unique(np.linspace(0, len(y) - 1, min(len(y), run.search.max_rows)).astype(int))
     study = open_study(_key(run), run)
-    drawn = run.split.test_share is not None
     try:
         pairs = list(
-            search.drawn_folds(run.problem, y[spread], run.split.folds, run.seed, search.copies_of(inputs.iloc[spread]))
-            if drawn
+            search.drawn_folds(run.problem, y[spread], run.split.folds, run.seed, units[spread])
+            if units is not None
             else search.folds(len(spread), run.split.folds)
         )
         if run.problem == "classification":
@@ -198,14 +197,13 @@ def _manifest(run: Run, best: Mapping[str, Any], inputs: pd.DataFrame, y: np.nda
 
 
 def _nobodys(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Rows that keep the contract and are nobody's: each value is drawn from another row of the reference, and ids are made
+    """Rows that keep the contract and are nobody's: each value is drawn from another row of the reference, ids and groups are made
     up, so that whoever is forgotten is not remembered by a model."""
     random = np.random.default_rng(seed)
     drawn = {name: rows[name].iloc[random.integers(0, len(rows), count)].array for name in rows}
-    kind = CONTRACT[CONTRACT.id].kind
-    drawn[CONTRACT.id] = pd.array(
-        [f"example-{number}" if kind == "string" else number for number in range(1, count + 1)]
-    )
+    for name in filter(None, (CONTRACT.id, CONTRACT.group)):
+        text = CONTRACT[name].kind == "string"
+        drawn[name] = pd.array([f"example-{number}" if text else number for number in range(1, count + 1)])
     return pd.DataFrame(drawn)
 
 
