@@ -263,20 +263,24 @@ class Checked:
     unlabelled: pd.DataFrame
 
 
-def check_columns(present: Sequence[str], contract: Contract, labelled: bool = True) -> None:
+def check_columns(
+    present: Sequence[str], contract: Contract, labelled: bool = True, others: Sequence[str] = ()
+) -> None:
     """Hold a table's column names against the contract.
 
     Args:
         present: The names that the table has.
         contract: What it should have.
-        labelled: Whether the target and the group have to be there; if not, they may be.
+        labelled: Whether the target and the group have to be there, as at the source; if not, as in rows to be answered, they may be.
+        others: Names that the table has beside these, and that are not looked at; one of them may be meant where one is missing.
 
     Raises:
         ContractError: If a column is missing, unexpected or there twice.
     """
+    where = "in io/source.py" if labelled else "in the input"
     twice = sorted(name for name, count in Counter(present).items() if count > 1)
     if twice:
-        raise ContractError(f"the table has a column twice: {', '.join(twice)}. Rename or drop one in io/source.py.")
+        raise ContractError(f"the table has a column twice: {', '.join(twice)}. Rename or drop one {where}.")
     needed = [name for name in contract.names if labelled or name not in (contract.target, contract.group)]
     there = set(present)
     missing = [name for name in needed if name not in there]
@@ -284,14 +288,27 @@ def check_columns(present: Sequence[str], contract: Contract, labelled: bool = T
     unexpected = [name for name in present if name not in known]
     lines = []
     for name in missing:
-        close = difflib.get_close_matches(name, unexpected, n=1)
-        lines.append(f"column {name} is missing" + (f"; is it the one that is called {close[0]}?" if close else ""))
+        close = closest(name, [*unexpected, *(other for other in others if other not in known)])
+        lines.append(f"column {name} is missing" + (f" (did you mean {close}?)" if close else ""))
     lines += [f"column {name} is unexpected" for name in unexpected]
-    if lines:
+    if not lines:
+        return
+    if not labelled:
         raise ContractError(
-            f"the table does not have the columns of the contract: {'; '.join(lines)}. "
-            "Change io/source.py to deliver what core/schema.py says, or core/schema.py to say what is delivered."
+            f"the input does not have the columns that the model was trained with: {'; '.join(lines)}. Rename or add columns in the "
+            "input."
         )
+    raise ContractError(
+        f"the table does not have the columns of the contract: {'; '.join(lines)}. "
+        "Change io/source.py to deliver what core/schema.py says, or core/schema.py to say what is delivered."
+    )
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """The one of some names that is most like another one, whatever their capital letters; empty if none is close."""
+    plain = {other.strip().casefold(): other for other in names}
+    found = difflib.get_close_matches(name.strip().casefold(), plain, n=1)
+    return plain[found[0]] if found else ""
 
 
 def check_rows(

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -127,6 +128,10 @@ class Table:
                     if more := [name for name in names if name not in first[1]]:
                         say(f"{path} has columns that {first[0]} lacks; they are passed over: {', '.join(more[:8])}.")
                     yield batch.select(first[1])
+
+    def names(self) -> list[str]:
+        """The names of all columns, of the first file; none if there is no row."""
+        return next((batch.column_names for batch in self.batches()), [])
 
     def read(
         self, columns: Sequence[str], time: str | None = None, start: Any = None, end: Any = None
@@ -433,6 +438,7 @@ def _separator(text: str) -> str:
     return best
 
 
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SEPARATOR_LINE = re.compile(r"\ufeff?sep=([,;|\t])[\r\n]+")
 """A line above the header that states the separator for Excel."""
 
@@ -447,9 +453,13 @@ def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, sa
     table = dataclasses.replace(table, encoding=_encoding_of(table, system, path))
     header, names, above = _header(table, system, path)
     if columns and len(header) == 1 and names[0] not in columns and (other := _separator(header[0])) != table.separator:
-        raise SourceError(
-            f"{path} separates values by {other!r}, and io/source.py states {table.separator!r}. Write both in the same way."
+        print(
+            f"note: {path} separates values by {MARKS[other]} and the source by {MARKS.get(table.separator, table.separator)}; it is read so",
+            file=sys.stderr,
+            flush=True,
         )
+        table = dataclasses.replace(table, separator=other)
+        header, names, above = _header(table, system, path)
     wanted = names if columns is None else [name for name in columns if name in names]
     count_only = wanted or names[:1]
     wrong: list[Any] = []
@@ -480,8 +490,8 @@ def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, sa
             raise SourceError(_uneven(table, system, path, len(header))) from error
         if "UTF8" in str(error) or isinstance(error, UnicodeError):
             raise EncodingError(
-                f"{path} is not written in {table.encoding} throughout ({_first_line(error)}). Name its encoding in "
-                "io/source.py, e.g. cp1252."
+                f"{path} is not written in {table.encoding} throughout ({_first_line(error)}). Save it as UTF-8, or name its encoding "
+                "in io/source.py if it is the source: cp1252 for example."
             ) from error
         if "straddling" in str(error):
             with _opened(system, path) as stream:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import REASON, Contract
+from ..core.contract import REASON, Contract, check_columns
 from ..io import parquet, source, tables
 from ..io.database import CHAMPION
+from ..io.readers import Table, sniff
 from ..io.registry import Registry
 from ..settings import Settings
 
@@ -41,6 +42,9 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
         raise ProjectError(f"{rows_at} has no rows; nothing was written.")
     if champion.contract.id not in rows:  # a row without a name is called by its number
         rows.insert(0, champion.contract.id, range(1, len(rows) + 1))
+    check_columns(
+        list(rows.columns), champion.contract, labelled=False, others=_others(rows_at, rows, champion.contract)
+    )
     answers = champion.answer(rows)
     answers.insert(0, champion.contract.id, rows[champion.contract.id])
     answers.insert(answers.shape[1] - 1, "version", version.number)
@@ -59,6 +63,14 @@ def _check_target(rows_at: Path, target: Path) -> None:
             f"OUTPUT={target} is the file of the input rows; the predictions would replace them. Name another file: "
             "OUTPUT=predictions.csv"
         )
+
+
+def _others(path: Path, rows: pd.DataFrame, contract: Contract) -> list[str]:
+    """The names that the file has beside the columns that were read of it, where one of those is missing."""
+    table = getattr(source, "TABLE", None)
+    if table is None or all(one.name in rows or one.role == "group" for one in contract.without_target()):
+        return []
+    return [name for name in sniff(Table(str(path))).names() if name not in rows]
 
 
 def _read(path: Path, contract: Contract) -> pd.DataFrame:

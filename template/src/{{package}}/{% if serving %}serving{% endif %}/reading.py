@@ -8,7 +8,6 @@ A row is judged for itself, whatever others come with it.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import json
 import math
 import re
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import Column, Contract, ContractError, check_rows, check_values, pseudonym
+from ..core.contract import Column, Contract, ContractError, check_rows, check_values, closest, pseudonym
 
 EXACT = 2**53  # whole numbers up to here are the same as float64
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -270,8 +269,8 @@ class Reader:
 
     def _close(self, name: str) -> str:
         """Return the suggestion of a similar field; empty if there is none."""
-        close = difflib.get_close_matches(name, self._places, n=1) if len(name) <= LONGEST_NAME else []
-        return f"; is it {close[0]}?" if close else ""
+        close = closest(name, [*self._places]) if len(name) <= LONGEST_NAME else ""
+        return f"; is it {close}?" if close else ""
 
     def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[int]]:
         """Return the values of a column as a struct holds them, and the rows whose value is not valid."""
