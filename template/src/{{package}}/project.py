@@ -92,7 +92,7 @@ def predict(frame: pd.DataFrame, version: int | None = None) -> pd.DataFrame:
 
     Returns:
         A row per row, with its index: `prediction` if classes have names, `score`, and `reason`, which is empty unless the
-        row breaks the contract and so has no score.
+        row breaks the contract and so has no score, or has values that training did not see (`unseen="pool"`).
 
     Raises:
         ContractError: If a column is missing or unexpected.

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -196,6 +196,9 @@ def plan(
         warnings.append(
             f"{columns[group].different} different {group} are few: the test has a fifth of them, and intervals rest on those. Collect more."
         )
+    for name, one in taken.items():
+        if one.role == "feature" and not (one.nullable and one.allowed is None):
+            taken[name] = replace(one, unseen="pool")
     features = [one for one in taken.values() if one.role == "feature"]
     if not features:
         raise AdoptionError("no column is left that could be an input; see above why each was left out.")

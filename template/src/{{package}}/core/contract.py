@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,9 @@ class Column:
         unit: The unit, for people.
         effect: What more of it does to the answer on average, where that is known: `raises` or `lowers`. A model that does
             the opposite does not pass the gate.
+        unseen: What becomes of a row to be answered with a value of an input that the training had not: a gap where `nullable` is
+            False, or a text that is not in `allowed`. `reject`: there is no answer. `pool`: the row is answered as one of an unknown
+            value, and its result says so; `allowed` then rejects no text in rows to learn from either.
 
     Raises:
         ValueError: If a rule is given that does not fit the kind of the column.
@@ -72,6 +76,7 @@ class Column:
     personal: bool = False
     unit: str = ""
     effect: Literal["", "raises", "lowers"] = ""
+    unseen: Literal["reject", "pool"] = "reject"
 
     def __post_init__(self) -> None:
         ranged = self.minimum is not None or self.maximum is not None
@@ -87,6 +92,10 @@ class Column:
             raise ValueError(f"{self.name}: a target that is a string names its classes in `allowed`, two or more")
         if self.effect and (self.role != "feature" or self.kind in ("string", "timestamp")):
             raise ValueError(f"{self.name}: only an input that is a number or a boolean has an effect up or down")
+        if self.unseen not in ("reject", "pool"):
+            raise ValueError(f"{self.name}: unseen is reject or pool, not {self.unseen}")
+        if self.unseen == "pool" and self.role != "feature":
+            raise ValueError(f"{self.name}: only an input has unseen values that are pooled, not the {self.role}")
         if self.role == "time" and self.kind != "timestamp":
             raise ValueError(f"{self.name}: the time is a timestamp, not a {self.kind}")
 
@@ -193,11 +202,34 @@ class Contract:
         ]
 
     def without_target(self) -> tuple[Column, ...]:
-        """The columns of a row that is to be answered; its group may be missing, since no answer depends on it."""
+        """The columns of a row that is to be answered: its group may be missing, since no answer depends on it, and what `unseen`
+        pools is no fault."""
+        return self._without_target
+
+    @cached_property
+    def _without_target(self) -> tuple[Column, ...]:
+        kept = []
+        for column in self.columns:
+            if column.role == "group":
+                kept.append(dataclasses.replace(column, nullable=True))
+            elif column.unseen == "pool":
+                kept.append(dataclasses.replace(column, nullable=True, allowed=None))
+            elif column.role != "target":
+                kept.append(column)
+        return tuple(kept)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The names of the columns that a row to be answered may lack: not those whose gaps are pooled, since a name may be misspelt."""
+        return frozenset(column.name for column in self.columns if column.nullable or column.role in ("id", "group"))
+
+    @cached_property
+    def pooled(self) -> tuple[Column, ...]:
+        """The columns of which an unseen value is pooled, where a value can be unseen: without gaps or with a list."""
         return tuple(
-            dataclasses.replace(column, nullable=True) if column.role == "group" else column
+            column
             for column in self.columns
-            if column.role != "target"
+            if column.unseen == "pool" and not (column.nullable and column.allowed is None)
         )
 
 
@@ -359,6 +391,45 @@ def check_rows(
     return Checked(good, set_aside, _only(clean, unlabelled).drop(columns=contract.target, errors="ignore"))
 
 
+def unseen(rows: pd.DataFrame, contract: Contract) -> dict[str, np.ndarray]:
+    """Where rows have values that are pooled, since the training had none of them.
+
+    Args:
+        rows: Rows that keep the contract, typed.
+        contract: Says which columns are pooled.
+
+    Returns:
+        By column, for each that has such a value, a boolean array of shape (rows,).
+    """
+    found = {}
+    for column in contract.pooled:
+        values = rows[column.name]
+        if column.allowed is None and isinstance(values.dtype, np.dtype) and values.dtype.kind == "f":
+            broken = np.isnan(values.to_numpy())
+        elif column.allowed is not None and len(rows) <= FEW:  # a call of pandas costs more than these
+            known: set[str | None] = {*column.allowed, *([None] if column.nullable else [])}
+            texts = [None if text != text else text for text in values.tolist()]
+            broken = np.array([text not in known for text in texts])
+        else:
+            missing = values.isna().to_numpy(dtype=bool)
+            inside = ~missing if column.allowed is None else values.isin([*column.allowed]).to_numpy(dtype=bool)
+            broken = ~(inside | missing) if column.nullable else ~inside
+        if broken.any():
+            found[column.name] = broken
+    return found
+
+
+def unseen_reasons(rows: pd.DataFrame, contract: Contract) -> pd.Series:
+    """For each row in words which of its values are pooled, such as `kind: not seen in training (purple)`; empty where none is."""
+    said = [""] * len(rows)
+    for name, broken in unseen(rows, contract).items():
+        for place in np.flatnonzero(broken).tolist():
+            value = rows[name].iloc[place]
+            text = f"{name}: not seen in training ({'missing' if pd.isna(value) else _short(value)})"
+            said[place] = f"{said[place]}; {text}" if said[place] else text
+    return pd.Series(said, rows.index, dtype="object")
+
+
 def _only(frame: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
     """Some of the rows; all and none of them are taken without a copy."""
     if wanted.all():
@@ -419,6 +490,7 @@ def as_text(raw: pd.Series) -> pd.Series:
     return raw.astype("str").where(present)
 
 
+FEW = 64  # rows that are looked at one by one
 FIRST_MOMENT = pd.Timestamp("0001-01-01T00:00:00Z").as_unit("us")
 LAST_MOMENT = pd.Timestamp("9999-12-31T23:59:59.999999Z").as_unit("us")
 
@@ -509,10 +581,9 @@ def _broken_rules(
         faults += _fault(values.to_numpy() < column.minimum, values, name, f"below {column.minimum:g}")
     if column.maximum is not None:
         faults += _fault(values.to_numpy() > column.maximum, values, name, f"above {column.maximum:g}")
-    if column.allowed is not None:
-        allowed = column.allowed
-        broken = _broken_texts(values, lambda texts: texts.isin(allowed))
-        faults += _fault(broken, values, name, f"not one of {', '.join(allowed[:6])}")
+    if column.allowed is not None and column.unseen == "reject":
+        broken = _outside(values, column.allowed)
+        faults += _fault(broken, values, name, f"not one of {', '.join(column.allowed[:6])}")
     if column.pattern is not None:
         pattern = re.compile(column.pattern)
         broken = _broken_texts(values, lambda texts: texts.str.fullmatch(pattern))
@@ -523,6 +594,10 @@ def _broken_rules(
             repeated |= _within(fingerprints(values), seen) & ~missing
         faults += _fault(repeated, values, name, "occurs before")
     return faults
+
+
+def _outside(values: pd.Series, allowed: Sequence[str]) -> np.ndarray:
+    return _broken_texts(values, lambda texts: texts.isin(allowed))
 
 
 def _broken_texts(values: pd.Series, keep: Callable[[pd.Series], pd.Series]) -> np.ndarray:

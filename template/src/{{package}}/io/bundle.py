@@ -31,11 +31,13 @@ import numpy as np
 import pandas as pd
 
 from .. import ProjectError, api
-from ..core.contract import REASON, Column, Contract, check_rows
+from ..core.contract import REASON, Column, Contract, check_rows, unseen, unseen_reasons
 
 CODE = Path(__file__).parent.parent / "core"
 CHECKSUMS = "checksums.txt"
 SIGNATURE = "signature"
+UNSEEN = "unseen"
+"""What an answer says of values that the training had not: the names of their columns."""
 PICKLE = "model.pkl"
 TABLE = "code/contract.csv"  # where columns are many, they stand in a table that the code reads
 PAPERS = ("lineage.json", "card.md")
@@ -97,14 +99,17 @@ class Bundle:
             rows: As they came, with a target or without. The same id may be asked for twice.
 
         Returns:
-            A row per row, with its index: the columns of `answers`, and `reason`, why there is no answer.
+            A row per row, with its index: the columns of `answers` but `unseen`, and `reason`: why there is no answer, or which
+            values were not seen in training.
 
         Raises:
             ContractError: If a column is missing, unexpected or double.
         """
         checked = check_rows(rows, self.contract, labelled=False, repeats=True)
-        answers = self.answers(checked.good).reindex(rows.index)
+        answers = self.answers(checked.good).drop(columns=UNSEEN, errors="ignore").reindex(rows.index)
         answers[REASON] = ""
+        if self.contract.pooled:
+            answers.loc[checked.good.index, REASON] = unseen_reasons(checked.good, self.contract)
         answers.loc[checked.set_aside.index, REASON] = checked.set_aside[REASON]
         return answers
 
@@ -116,7 +121,8 @@ class Bundle:
 
         Returns:
             A row per row, with its index: `score`; where classes have names `prediction`, the likeliest of them, whose
-            probability `score` then is if there are more than two, beside `score <class>` for each.
+            probability `score` then is if there are more than two, beside `score <class>` for each; and `unseen` where the contract
+            pools values that the training had not: the columns of the row that have one, else None.
         """
         classes, found = self.contract.classes, self.score(good)
         answers: dict[str, np.ndarray] = {}
@@ -126,7 +132,18 @@ class Bundle:
         answers["score"] = found.max(axis=1) if found.ndim == 2 else found
         if found.ndim == 2:
             answers |= dict(zip(self.contract.answers, found.T, strict=True))
+        if self.contract.pooled:
+            answers[UNSEEN] = _unseen(good, self.contract)
         return pd.DataFrame(answers, index=good.index)
+
+
+def _unseen(good: pd.DataFrame, contract: Contract) -> np.ndarray:
+    """The names of the columns with an unseen value by row, None where there is none."""
+    names = np.full(len(good), None, dtype=object)
+    for name, broken in unseen(good, contract).items():
+        for place in np.flatnonzero(broken):
+            names[place] = [*(names[place] or []), name]
+    return names
 
 
 def score(model: Any, features: pd.DataFrame, classes: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import ProjectError
-from ..core.contract import REASON, Contract, check_columns
+from ..core.contract import Contract, check_columns
 from ..io import parquet, source, tables
 from ..io.database import CHAMPION
 from ..io.readers import Table, sniff
@@ -49,7 +49,7 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
     answers.insert(0, champion.contract.id, rows[champion.contract.id])
     answers.insert(answers.shape[1] - 1, "version", version.number)
     tables.write_any(answers, target)
-    refused = int((answers[REASON] != "").sum())
+    refused = int(answers["score"].isna().sum())
     return version.number, len(answers) - refused, refused
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from .. import ProjectError
-from ..core.contract import REASON, check_rows, fingerprints
+from ..core.contract import REASON, check_rows, fingerprints, unseen
 from ..core.schema import CONTRACT
 from ..io import tables
 from ..io.progress import progress
@@ -33,7 +33,7 @@ def validate() -> dict[str, object]:
     reasons: Counter[str] = Counter()
     names = "|".join(map(re.escape, sorted(CONTRACT.names, key=len, reverse=True)))  # they may have any sign in them
     rules = re.compile(rf"(?:^|; )((?:{names}): [^(]+?) \(")
-    seen = np.empty(0, dtype="uint64")
+    seen, pooled = np.empty(0, dtype="uint64"), Counter[str]()
     parts = [(month, file) for month, files in tables.parts(Paths.RAW) for file in files]
     with progress("validate", "files", len(parts), of_stage=True) as advance:
         for month, file in parts:
@@ -52,12 +52,17 @@ def validate() -> dict[str, object]:
                 set_aside=len(checked.set_aside),
                 unlabelled=len(checked.unlabelled),
             )
+            pooled.update({name: int(found.sum()) for name, found in unseen(checked.good, CONTRACT).items()})
             known = fingerprints(checked.good[CONTRACT.id])
             seen = np.sort(np.concatenate([seen, known]))
             advance(1)
     report = {**total, "reasons": dict(reasons.most_common())}
     tables.write_json(report, Paths.VALIDATION)
     print(f"{total['good']:,} good, {total['set_aside']:,} set aside, {total['unlabelled']:,} without an answer yet")
+    for name, count in pooled.items():
+        print(
+            f"{count:,} rows have a {name} that core/schema.py does not list; they are used. List it there if it is meant"
+        )
     share = total["set_aside"] / max(total["rows"], 1)
     if share > limit:
         worst = "; ".join(f"{reason}: {count:,} rows" for reason, count in reasons.most_common(5))

@@ -43,7 +43,10 @@ def answering(settings: Settings, folder: Path | None = None) -> bundle.Bundle:
 
 
 def records(answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """What `Bundle.answers` said as JSON has it, a mapping for each row."""
+    """What `Bundle.answers` said as JSON has it, a mapping for each row; of `unseen` only where there is something."""
     names = list(answers.columns)
     for values in zip(*[answers[name].tolist() for name in names], strict=True):
-        yield dict(zip(names, values, strict=True))
+        said = dict(zip(names, values, strict=True))
+        if said.get(bundle.UNSEEN, said) is None:
+            del said[bundle.UNSEEN]
+        yield said

@@ -274,7 +274,7 @@ class Reader:
 
     def _column(self, given: Sequence[Any], column: Column) -> tuple[list[Any], list[int]]:
         """Return the values of a column as a struct holds them, and the rows whose value is not valid."""
-        if column.nullable:
+        if column.name in self.contract.optional and column.role != "id":
             given = [None if value is _NOTHING else value for value in given]
         kept = self._as_they_are(given, column)
         if kept is not None:
@@ -282,7 +282,7 @@ class Reader:
         plain = [None if value is _NOTHING else _plain(value, column) for value in given]
         if column.personal:
             plain = [pseudonym(value, self._key) if isinstance(value, str) else value for value in plain]
-        unfit = {number for number, value in enumerate(plain) if value is _NOTHING}
+        unfit = {number for number, value in enumerate(plain) if value is _NOTHING or given[number] is _NOTHING}
         raw = pd.Series([None if value is _NOTHING else value for value in plain], dtype="object")
         values, found = check_values(raw, column, repeats=True)
         unfit |= {int(number) for broken, _ in found for number in broken}
@@ -376,7 +376,7 @@ def _struct(contract: Contract, places: Mapping[str, str], types: Mapping[str, A
     """A row as msgspec decodes it: a field for each column, called by its place, since a column may have any name."""
     fields: list[Any] = [
         (places[column.name], types[column.name], None)
-        if column.nullable or column.role == "id"
+        if column.name in contract.optional
         else (places[column.name], types[column.name])
         for column in contract.without_target()
     ]
