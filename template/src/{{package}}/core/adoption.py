@@ -181,7 +181,13 @@ def plan(
             taken[name] = found
     _leaks(frame, taken, decided, answer, seed, keep)
     _check_together(frame, taken, answer, seed, keep)
-    params = _params(answer, columns, taken, frame, time, profile.rows)
+    newest = _newest(columns[time], frame[time]) if time else None
+    params = _params(answer, columns, taken, frame, time, newest, profile.rows)
+    if newest is not None and newest.timestamp() < columns[time].maximum:
+        answer.warnings.append(
+            f"{time} is {_day(columns[time].maximum)} in the newest row, and {newest:%Y-%m-%d} at the latest in nearly all others. The "
+            f"window ends there: window.until in params.yaml. Correct the dates at the source, then set it to newest."
+        )
     unread = max((columns[name].unread / max(profile.rows, 1) for name in taken if name != target), default=0.0)
     params["bad_share"] = max(0.02, float(f"{math.ceil(unread * 150) / 100:.2f}")) if unread > 0.015 else 0.02
     warnings = answer.warnings
@@ -350,7 +356,8 @@ def _time(column: Column) -> tuple[contract.Column, Decision]:
         variable = "STYLE_" + re.sub("[^A-Za-z0-9_]", "_", name)
         raise AdoptionError(
             f"TIME={name} holds no times ({_some(column)}). Known are ISO 8601 and the usual orders of day, month and year; "
-            f"name another style as strptime does, {variable}=%d.%m.%y, or {variable}=seconds for seconds since 1970."
+            f"name another style as strptime does, {variable}=%d.%m.%y, {variable}=seconds for seconds since 1970, or {variable}=excel for the "
+            "day numbers of Excel."
         )
     if column.minimum >= column.maximum:
         raise AdoptionError(f"TIME={name} is the same in all rows; leave TIME out.")
@@ -666,18 +673,21 @@ def _params(
     taken: Mapping[str, contract.Column],
     frame: pd.DataFrame,
     time: str,
+    newest: pd.Timestamp | None,
     rows: int,
 ) -> dict[str, Any]:
-    """The values of params.yaml that follow from the table."""
+    """The values of params.yaml that follow from the table; `newest` is the time of the newest row that counts."""
     found: dict[str, Any] = {"problem": answer.problem}
     trials = 12 if rows < 5_000 else 8 if rows < 30_000 else 6
     inputs = sum(column.role == "feature" for column in taken.values())
     many = max(1, len(answer.column.allowed or ()) // 3, inputs // 100)  # a tree for each class, a look at each input
     drawn = {"test_share": 0.2, "folds": 5 if rows < 5_000 and many == 1 else 3}
     found["split"] = drawn
-    if time:
+    if newest is not None:
+        if newest.timestamp() < columns[time].maximum:
+            found["until"] = f"{newest.normalize() + pd.Timedelta(days=1):%Y-%m-%d}"
+            frame = frame[~(frame[time] > newest).to_numpy()]
         moments = frame[time].dropna()
-        newest = pd.Timestamp(columns[time].maximum, unit="s", tz="UTC")
         newest_fifth = pd.Timestamp(moments.sort_values().iloc[int(len(moments) * 0.8)])
         days = max(1, math.ceil((newest - newest_fifth) / pd.Timedelta(days=1)))
         span = (newest.normalize() - pd.Timestamp(columns[time].minimum, unit="s", tz="UTC").normalize()).days + 1
@@ -707,6 +717,23 @@ def _params(
         spread = float(np.nanmean(np.abs(truth - np.nanmean(truth))))
         found["better"], found["worse"] = nice(spread / 50), nice(spread / 100)
     return found
+
+
+def _newest(column: Column, times: pd.Series) -> pd.Timestamp:
+    """The time of the newest row, without a few rows that are later than all others by more than the time that those cover.
+
+    Such a row is a typing error, or stands for "never". Its day would be the whole test.
+    """
+    last = pd.Timestamp(column.maximum, unit="s", tz="UTC")
+    moments = times.dropna().sort_values()
+    few = min(max(3, len(moments) // 1000), len(moments) // 10)
+    if not few:
+        return last
+    ends = pd.Series([*moments.iloc[-few - 1 :], last])
+    gaps = ends.diff()
+    place = int(gaps.to_numpy()[1:].argmax())
+    room = max(ends.iloc[place] - moments.iloc[0], pd.Timedelta(days=366))
+    return pd.Timestamp(ends.iloc[place]) if gaps.iloc[place + 1] > room else last
 
 
 def _enough_days(

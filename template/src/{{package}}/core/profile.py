@@ -18,6 +18,7 @@ from .. import ProjectError
 from ..core.contract import fingerprints
 from ..core.values import (
     EPOCHS,
+    EXCEL,
     FALSE,
     MISSING,
     NO_NUMBER,
@@ -117,10 +118,10 @@ def styled(style: str, values: pa.ChunkedArray, name: str = "") -> Guess:
             to_number(values, style) if text else values,
         )
         share = _share(read) if text else 1.0
-    elif style in EPOCHS or style == TIME_STYLES[0] or "%" in style:
+    elif style in (*EPOCHS, EXCEL) or style == TIME_STYLES[0] or "%" in style:
         found, share = Guess("time", style), float(to_time(values, style).notna().mean())
     else:
-        known = ", ".join([*NUMBER_STYLES, *EPOCHS, TIME_STYLES[0]])
+        known = ", ".join([*NUMBER_STYLES, *EPOCHS, EXCEL, TIME_STYLES[0]])
         raise ProjectError(
             f"STYLE_{name}={style}: there is no such style. There are {known}, and strptime formats such as %d.%m.%Y."
         )

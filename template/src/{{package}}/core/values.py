@@ -47,11 +47,16 @@ TIME_STYLES = (
     "%m.%Y",
     "%b %Y",
     "%b-%y",
+    "%G-W%V",
+    "%GW%V",
 )
 """How times are written, as strptime has it; more than one style of a column are joined by `|`."""
 
 EPOCHS = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 """Numbers that count from 1970, by the unit of pandas."""
+
+EXCEL = "excel"
+"""Numbers that count days as Excel does: 45292 is 2024-01-01."""
 
 _SIGNS = "[€$£¥%\\s\u00a0\u202f]"
 
@@ -133,15 +138,18 @@ def to_time(texts: pa.ChunkedArray, style: str, zone: str = "UTC") -> pd.Series:
     """Moments as they were written.
 
     Args:
-        texts: Strings, or numbers where the style is one of EPOCHS.
-        style: `ISO8601`, a strptime format, or some of them joined by `|`, tried in turn for each value.
+        texts: Strings, or numbers where the style is one of EPOCHS or EXCEL.
+        style: One of those, `ISO8601`, a strptime format, or some of them joined by `|`, tried in turn for each value.
         zone: Where clocks stood that wrote a time without a zone, as the IANA has it.
 
     Returns:
         datetime64[us, UTC]; NaT where there is no value or the text is no such time.
     """
-    if style in EPOCHS:
+    if style in EPOCHS or style == EXCEL:
         numbers = to_number(texts) if pa.types.is_string(texts.type) else pc.cast(texts, pa.float64(), safe=False)
+        if style == EXCEL:
+            days = pd.to_datetime(numbers.to_pandas(), unit="D", origin="1899-12-30", errors="coerce")
+            return _utc(pd.Series(days).dt.round("s").dt.tz_localize("UTC"))
         moments = pd.to_datetime(numbers.to_pandas(), unit=EPOCHS[style], utc=True, errors="coerce")  # type: ignore[call-overload]
         return pd.Series(moments).astype("datetime64[us, UTC]")
     given = trimmed(texts, NO_NUMBER).to_pandas().astype("str").reset_index(drop=True)
@@ -165,6 +173,8 @@ def zoned(values: pa.ChunkedArray, zone: str) -> pd.Series:
 
 
 def _moments(given: pd.Series, style: str, zone: str) -> pd.Series:
+    if style.endswith("%V"):  # a week is the day on which it begins
+        given, style = given + "-1", f"{style}-%u"
     if zone == "UTC" or style.endswith(("%z", "%Z")):
         return _utc(pd.to_datetime(given, format=style, utc=True, errors="coerce"))
     own = given.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True, na=False) & given.str.contains(":", na=False)

@@ -34,6 +34,7 @@ from . import parquet
 
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
 ROWS = 100_000  # rows of the other kinds
+LONGEST_LIST = 256 << 20  # characters of a JSON array
 HEAD = 4 << 20  # bytes that are looked at to learn how a file is written
 LOOKED_AT = 50  # rows that tell whether the first line is a header
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
@@ -616,8 +617,14 @@ def _json(table: Table, system: Any, path: str, columns: Sequence[str] | None, s
 
 
 def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
+    encoding = table.encoding.replace("utf-8", "utf-8-sig")
     with _opened(system, path) as stream:
-        lines = io.TextIOWrapper(stream, encoding=table.encoding.replace("utf-8", "utf-8-sig"))
+        is_list = io.TextIOWrapper(stream, encoding=encoding).read(1000).lstrip().startswith("[")
+    if is_list:
+        yield from _listed(encoding, system, path)
+        return
+    with _opened(system, path) as stream:
+        lines = io.TextIOWrapper(stream, encoding=encoding)
         for number, line in enumerate(iter(lambda: lines.readline(BLOCK), ""), start=1):
             if len(line) == BLOCK:
                 raise SourceError(
@@ -628,15 +635,31 @@ def _objects(table: Table, system: Any, path: str) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                hint = (
-                    " It looks like one long list: write one object per line." if line.lstrip().startswith("[") else ""
-                )
-                raise SourceError(f"line {number} of {path} is no JSON object ({error}).{hint}") from error
+                raise SourceError(f"line {number} of {path} is no JSON object ({error}).") from error
             if not isinstance(row, dict):
                 raise SourceError(
                     f"line {number} of {path} is no JSON object but a {type(row).__name__}; one object per line."
                 )
             yield row
+
+
+def _listed(encoding: str, system: Any, path: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file that is one JSON array, which is read whole."""
+    with _opened(system, path) as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding).read(LONGEST_LIST + 1)
+    if len(text) > LONGEST_LIST:
+        raise SourceError(
+            f"{path} is a JSON array of more than {LONGEST_LIST >> 20} million characters, which is read whole. Write one object per line: "
+            f"jq -c '.[]' {path} > rows.jsonl"
+        )
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path} begins as a JSON array and is none ({error}). Is it cut off?") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise SourceError(f"element {number} of the array in {path} is no JSON object but a {type(row).__name__}.")
+        yield row
 
 
 def _array(values: list[Any]) -> pa.Array:

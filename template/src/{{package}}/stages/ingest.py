@@ -76,5 +76,5 @@ def _outside(run: Run, rows: int) -> str:
     days += [f"from {run.resolved.end:%Y-%m-%d} on"] if run.resolved.end and run.window.until != "newest" else []
     return (
         f"{left:,} of {run.source.rows:,} rows at the source are outside the window ({', '.join(days)}) and are not used. `window` in "
-        "params.yaml sets it; `days: null` takes all."
+        "params.yaml sets it: `days: null` and `until: newest` take all."
     )
