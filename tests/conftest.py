@@ -218,14 +218,14 @@ class Project:
         return subprocess.run(
             words,
             cwd=self.folder,
-            env=self._environment(environment),
+            env=self.environment_of(environment),
             capture_output=True,
             text=True,
             check=False,
             timeout=1200,
         )
 
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+    def environment_of(self, more: Mapping[str, str]) -> dict[str, str]:
         """A clean environment, with the project's own commands first where they are installed."""
         all_of_it = clean_environment(**{**self.environment, **more})
         if (self / ".venv/bin").exists():
@@ -252,7 +252,7 @@ class Project:
         return subprocess.Popen(
             words,
             cwd=self.folder,
-            env=self._environment(environment),
+            env=self.environment_of(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -417,6 +417,18 @@ def served(render: Render, trained: Project) -> Project:
 
     folder = once("served/project", make)
     return Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
+
+
+@pytest.fixture(scope="session")
+def watched_environment(render: Render) -> Path:
+    """The packages of a project that is monitored and serves in every way."""
+
+    def install(folder: Path) -> None:
+        answers = {"serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose", "monitoring": True}
+        shutil.copytree(render(**answers), folder)
+        Project(folder).make("setup")
+
+    return once("watched/project", install)
 
 
 def borrowing(folder: Path, environment: Path, prefect_server: str, **more: str) -> Project:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, Render, borrowing, clean_environment
+from pages import blocks
 
 sys.path.insert(0, str(ROOT))
 from beside.__main__ import BesideError, answers, beside
@@ -696,7 +697,8 @@ def test_the_old_history_is_taken_along(propose: Propose, old: Path) -> None:
     branch = subprocess.run(
         ["git", "symbolic-ref", "--short", "HEAD"], cwd=old, check=True, capture_output=True, text=True
     ).stdout.strip()
-    lines = [line.strip() for line in GUIDE.split("## 5.")[1].splitlines() if line.startswith("    git ")]
+    page = blocks(ROOT / "docs/adopting-a-repository.md")
+    lines = [step.command for block in page for step in block.steps if step.command.startswith("git ")]
     assert len(lines) == 3
     with untouched(old):
         for line in lines:
@@ -716,7 +718,7 @@ def test_the_guide_names_what_there_is(render: Render) -> None:
     targets = set(
         re.findall(r"^([a-z-]+):", (project / "Makefile").read_text() + (ROOT / "Makefile").read_text(), re.M)
     )
-    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", GUIDE, re.M))
+    named = set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", GUIDE, re.M))
     assert len(named) > 5 and named - {"prepare"} <= targets  # which the reader writes
     for said in ("look yourself: does not parse", "a line is for the notebook", "no line says what it is for", "the room of what calls it", "a module of your own", "DATA=table.parquet"):  # fmt: skip
         assert said in GUIDE

@@ -36,7 +36,6 @@ from conftest import (
     end,
     free_port,
     need,
-    once,
     processes_in,
     wait_for,
     wait_until,
@@ -118,18 +117,6 @@ REPORT: dict[str, Any] = {
 
 
 Make = Callable[[str], Project]
-
-
-@pytest.fixture(scope="session")
-def watched_environment(render: Render) -> Path:
-    """The packages of a project that is monitored and serves in every way."""
-
-    def install(folder: Path) -> None:
-        answers = {"serving": ["online", "batch", "streaming", "hybrid"], "deploy": "compose", "monitoring": True}
-        shutil.copytree(render(**answers), folder)
-        Project(folder).make("setup")
-
-    return once("watched/project", install)
 
 
 @pytest.fixture

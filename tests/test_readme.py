@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from conftest import ROOT, Project
+from pages import blocks
 
 README = (ROOT / "README.md").read_text()
 
 
 def commands() -> list[str]:
-    """The lines of the README's command blocks, without their comments; what stands between fences is a drawing."""
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
-    return [line.split(" #")[0].strip() for line in re.findall(r"^    (\S.*)$", prose, re.M)]
+    """The commands of the README's blocks, without their comments."""
+    return [step.command for block in blocks(ROOT / "README.md") for step in block.steps]
 
 
 def test_the_commands_are_few() -> None:
