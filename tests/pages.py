@@ -1,10 +1,11 @@
 """Pages of the documentation as scripts: their code blocks, and what executes them.
 
 A fence names what its block is: `console` has commands after `$ ` and, below a command, lines of its output, where `...`
-stands for any text. Another language may be followed by a file of the project: the block is a part of that file. A comment
+stands for any text; a command whose output has a line `error: ...` fails. Python without a file is run. Another language may be
+followed by a file of the project: the block is a part of that file. A comment
 before the fence says what a page does not show. `after: <text>`, `before: <text>` and `in place of: <text>` name the line of
-the file where the block goes, with the indentation of that line; `the whole file` replaces it; without a comment the block
-is in the file already. `executed by: <tests>` names the tests that execute the block, with the same commands.
+the file where the block goes, with the indentation of that line; `at the end` adds it there; `the whole file` replaces
+it; without a comment the block is in the file already. `executed by: <tests>` names the tests that execute the block, with the same commands.
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ class Walk:
         """Execute one block."""
         for step in block.steps:
             self._run(block, step)
+        if block.language == "python" and not block.file:
+            self.project.python(self._named(block.text))
         if block.language == "sql":
             words = ("uv", "run", "--quiet", "--no-project", "--with", "duckdb>=1.4", "python", "-c")
             done = self.project.command(*words, f"import duckdb; print(duckdb.sql({block.text!r}))")
@@ -180,7 +183,8 @@ class Walk:
         moved = self.scratch / "folder"
         done = self.project.command("bash", "-c", f"{command}\ncode=$?; pwd >{moved}; exit $code")
         printed = done.stdout + done.stderr
-        assert done.returncode == 0, f"{block}: `{command}` exited {done.returncode}:\n{printed[-5000:]}"
+        fails = re.search("^error: ", step.shown, re.M) is not None
+        assert (done.returncode != 0) is fails, f"{block}: `{command}` exited {done.returncode}:\n{printed[-5000:]}"
         self.printed[step.command] = printed
         if step.shown:
             self._compare(block, command, self._named(step.shown), printed)
@@ -223,8 +227,8 @@ class Walk:
         assert path.exists(), f"{block}: there is no {block.file}"
         text, new = path.read_text(), self._named(block.text)
         place, _, anchor = block.note.partition(": ")
-        if place == "the whole file":
-            path.write_text(new)
+        if place in ("the whole file", "at the end"):
+            path.write_text(new if place == "the whole file" else text + new)
             return
         if not anchor:
             assert squeezed(new) in squeezed(text), f"{block}: {block.file} has no such part"

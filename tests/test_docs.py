@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import MADE, ROOT, Project, Render, borrowing, free_port, wait_until
 from pages import Walk, all_pages, blocks, module_of, targets
 
@@ -67,7 +68,12 @@ def test_how_to(render: Render, small_environment: Path, prefect_server: str, tm
         (home / "b/customers.csv").write_bytes((home / "a/customers.csv").read_bytes())
 
     port = str(free_port())
-    names = {"~": str(home), "127.0.0.1:5000": f"127.0.0.1:{port}", "mlflow server": f"mlflow server --port {port}"}
+    names = {
+        "~": str(home),
+        "<package>": project.package,
+        "127.0.0.1:5000": f"127.0.0.1:{port}",
+        "mlflow server": f"mlflow server --port {port}",
+    }
     before = {"make run": smaller, "mv ~/a/project ~/b/project && cd ~/b/project": elsewhere}
     servers = {
         "mlflow server --backend-store-uri sqlite:///server.db --artifacts-destination ./files": "startup complete"
@@ -118,18 +124,27 @@ def test_serving_streaming_and_monitoring(answering: Project, tmp_path: Path) ->
         walk.names["<prediction_id>"] = found
         wait_until(lambda: any(found in file.read_text() for file in (answering / "predictions").glob("*.log")), 20)
 
+    def challenged(walk: Walk) -> None:
+        answering.set_params(seed=8, gate={"worse_than_champion": 1.0})
+        assert "2, challenger" in answering.make("run")
+
     serve = '"message":"ready"'
     (tmp_path / "walk").mkdir()
     with Walk(
         answering,
         tmp_path / "walk",
         {"127.0.0.1:8000": f"127.0.0.1:{port}"},
-        {"make explain ID=<prediction_id>": logged},
+        {"make explain ID=<prediction_id>": logged, "make shadow": challenged},
         {"make serve": serve, "SHADOW_DIR=dist/shadow make serve": serve},
     ) as walk:
         for page in ("docs/serving.md", "docs/streaming.md", "docs/monitoring.md"):
             walk.page(page)
             walk.stop()
+    documented = yaml.safe_load((answering / "params.yaml").read_text())["monitoring"]
+    defaults = answering.python(
+        f"from {answering.package}.params import Monitoring; print(Monitoring().model_dump_json())"
+    )
+    assert documented == {**json.loads(defaults), "promote_metric": "brier"}
 
 
 def test_tutorial(demo: Project, template: Path, tmp_path: Path) -> None:
