@@ -157,7 +157,9 @@ def _outputs(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _install(settings: Settings, project: Path) -> dict[str, str]:
     """Install the version's own lock beside its code, so that today's environment is not touched."""
-    environment = {key: value for key, value in settings.environment().items() if key != "VIRTUAL_ENV"}
+    # PYTHONPATH may name this project's source, which has today's code.
+    today = ("VIRTUAL_ENV", "PYTHONPATH")
+    environment = {key: value for key, value in settings.environment().items() if key not in today}
     uv = shutil.which("uv", path=f"{Path('.tools/bin').absolute()}:{environment.get('PATH', '')}")
     if uv is None:
         raise ProjectError("uv is not found; run `make setup` and call this through `make reproduce VERSION=n`.")
