@@ -300,7 +300,7 @@ def test_ctrl_c_in_a_terminal(fork: Project, flights: Callable[[Path, list[int]]
     place.loader.exec_module(terminal)
     flights(source_of(fork), [5])
     fork.set_params(search={"trials": 12})
-    environment = {**fork._environment({}), "PREFECT_API_URL": ""}  # with the temporary server
+    environment = {**fork.environment_of({}), "PREFECT_API_URL": ""}  # with the temporary server
     command = ["make", "--no-print-directory", "run"]
     for moment, kept in (
         ("reading the source", "error: stopped"),

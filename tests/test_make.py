@@ -152,3 +152,11 @@ def test_an_unknown_target_names_the_closest_one(every_option: Path, typed: str,
     assert done.returncode == 2
     assert hint in done.stderr
     assert not (every_option / "HIT").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["-B"]], ids=["plain", "all made again"])
+def test_make_does_not_take_its_own_files_for_unknown_targets(every_option: Path, options: list[str]) -> None:
+    assert not (every_option / "local.mk").exists()
+    done = subprocess.run(["make", *options, "help"], cwd=every_option, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "make run" in done.stdout, done.stderr
+    assert not done.stderr

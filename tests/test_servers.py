@@ -72,7 +72,7 @@ def test_an_mlflow_server(fork: Project, tmp_path: Path) -> None:
         )
         assert "version 1 answered" in fork.make("predict", "INPUT=rows.csv", **there)
         assert (tmp_path / "files").exists()
-        assert f"MLflow's page is {address}" in fork.make("ui", **there)
+        assert f"MLflow's page of this project: {address}/#/experiments/" in fork.make("ui", **there)
     finally:
         end(server)
 
@@ -84,8 +84,9 @@ def test_the_page_of_mlflow(fork: Project) -> None:
         wait_for(f"http://127.0.0.1:{port}/health", process)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
             assert "<title>MLflow" in page.read().decode()
-        line = process.stdout.readline()
-        assert re.fullmatch(rf"MLflow on port {port}: http://127.0.0.1:{port}/#/experiments/\d+/runs\S+\n", line), line
+        page = re.compile(rf"MLflow on port {port}: http://127.0.0.1:{port}/#/experiments/\d+/runs\S+\n")
+        lines = iter(process.stdout.readline, "")
+        assert any(page.fullmatch(line) for line in lines), "the address of the experiment is not printed"
     finally:
         end(process)
 

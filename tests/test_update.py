@@ -208,10 +208,12 @@ def adopt(project: Project, environment: Path) -> dict[str, bytes]:
     )
     table.write_text("customer,signed_up,visits,plan,churned\n" + "\n".join(rows) + "\n")
     (project / ".venv").symlink_to(environment / ".venv")
-    words = ("-o", ".venv/.ready", "adopt")
-    project.make(
-        *words, DATA=str(table), TARGET="churned", TIME="signed_up", ID="customer", PYTHONPATH=str(project / "src")
+    call = f"from {project.package}.cli import app; app()"  # the installed command is that of another release
+    options = ("--target=churned", "--time=signed_up", "--id=customer")
+    done = project.command(
+        ".venv/bin/python", "-c", call, "adopt", str(table), *options, PYTHONPATH=str(project / "src")
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     (project / ".venv").unlink()
     commit(project.folder, "our table")
     written = {name for name, content in before.items() if (project / name).read_bytes() != content}
@@ -404,7 +406,7 @@ def test_a_conflict_is_listed_decided_and_taken_back(ahead: Future, small_enviro
     assert f"{ahead.deleted} is no longer in the template; you changed it, so it stays" in said
     assert git(project.folder, "status", "--porcelain").split() == ["UU", "Makefile"]
     text = (project / "Makefile").read_text()
-    assert all(f"## {words} tests, with the coverage gate;" in text for words in ("our", "all", "the"))
+    assert all(f"## run {words} tests with the coverage gate;" in text for words in ("our", "all", "the"))
     assert (project / ahead.deleted).read_text() == "# ours now\n"
     git(project.folder, "reset", "--quiet", "--hard")
     git(project.folder, "switch", "--quiet", "main")
