@@ -355,8 +355,11 @@ class Loop:
     def states(self, number: int) -> dict[str, float]:
         """When the run of the training that was allowed as the nth came into each state, in seconds since 1970."""
         allowed = [one["id"] for one in self.audit("retrain") if one["result"] == "decided"]
-        asked = {"name": {"any_": [f"alert-{one}" for one in allowed[number - 1 : number]]}}
-        runs = self.prefect("flow_runs/filter", flow_runs=asked)
+        runs = [
+            run
+            for key in allowed[number - 1 : number]
+            for run in self.prefect("flow_runs/filter", flow_runs={"name": {"like_": f"alert-{key}"}})
+        ]
         states = [one for run in runs for one in self.prefect(f"flow_run_states/?flow_run_id={run['id']}")]
         return {one["type"]: moment(one["timestamp"]) for one in states}
 

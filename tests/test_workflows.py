@@ -101,14 +101,13 @@ def test_a_pull_request_is_green_and_shows_its_model(
     assert not (clone / "injected").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "more",
     [
         pytest.param({}, id="trained"),
         pytest.param(
-            {"serving": "[online, batch, streaming, hybrid]", "deploy": "compose", "monitoring": "true"},
-            id="asked",
-            marks=pytest.mark.long,
+            {"serving": "[online, batch, streaming, hybrid]", "deploy": "compose", "monitoring": "true"}, id="asked"
         ),
     ],
 )

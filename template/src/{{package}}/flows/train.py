@@ -104,10 +104,11 @@ def _record(settings: Settings) -> Outcome:
 
 
 def _name_run(report: Report) -> None:
-    """Let the list of flow runs show what a run came to."""
+    """Let the list of flow runs show what a run came to. A run that an alert asked for keeps the name that the audit log gives."""
     metric = report.facts["metric"]
     result = run_name(metric, report.facts["metrics"][metric]["value"], report.outcome.status, report.outcome.version)
-    name = f"{_first_name()}: {result}" if report.fresh else f"{_first_name()}: nothing new, {result}"
+    asked = f"{flow_run.name}: " if "alert" in flow_run.tags else ""
+    name = f"{asked}{_first_name()}: {result if report.fresh else f'nothing new, {result}'}"
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a name must not stop a training
         client.update_flow_run(report.flow_run, name=name)  # type: ignore[arg-type]
 
