@@ -226,7 +226,7 @@ LONG = pytest.mark.long
 @pytest.mark.parametrize(
     "stage",
     [
-        "ingest",
+        pytest.param("ingest", marks=LONG),
         pytest.param("validate", marks=LONG),
         pytest.param("features", marks=LONG),
         "train",

@@ -258,7 +258,8 @@ def test_regression(render: Render, trained: Project, tmp_path_factory: pytest.T
     shutil.copytree(render(problem="regression", licence="MIT"), folder)
     project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
     project.make("setup")
-    project.make("check")
+    if not only:
+        project.make("check")
     assert re.search(r"\d+ passed", project.make("test", f"ONLY={only}", SOURCE_URI="", PREFECT_API_URL=""))
     make_small(project)
     said = project.make("run")

@@ -301,7 +301,7 @@ def test_from_a_release_to_this_one(
     assert all((project / path).read_bytes() == content for path, content in yours.items() if _starred(path))
     as_rendered(project, releases.clone, "HEAD", tmp_path / "fresh", {*lines, "tests/core/test_values.py"})
     assert update.choose(project.folder, origin, "HEAD", {}) is None, "a second update has something to do"
-    if "project_name" not in SETS[name]:
+    if "project_name" not in SETS[name] and ref != "HEAD~1":
         check(project, small_environment)
 
 
