@@ -50,7 +50,9 @@ class Report:
 
 
 def _first_name() -> str:
-    return f"train {period()}".strip()
+    """Name a run. One that an alert asked for keeps the name that the audit log gives in front."""
+    asked = f"{(flow_run.name or '').partition(':')[0]}: " if "alert" in flow_run.tags else ""
+    return f"{asked}train {period()}".strip()
 
 
 @flow(name="train", flow_run_name=_first_name, validate_parameters=False)
@@ -104,11 +106,10 @@ def _record(settings: Settings) -> Outcome:
 
 
 def _name_run(report: Report) -> None:
-    """Let the list of flow runs show what a run came to. A run that an alert asked for keeps the name that the audit log gives."""
+    """Let the list of flow runs show what a run came to."""
     metric = report.facts["metric"]
     result = run_name(metric, report.facts["metrics"][metric]["value"], report.outcome.status, report.outcome.version)
-    asked = f"{flow_run.name}: " if "alert" in flow_run.tags else ""
-    name = f"{asked}{_first_name()}: {result if report.fresh else f'nothing new, {result}'}"
+    name = f"{_first_name()}: {result}" if report.fresh else f"{_first_name()}: nothing new, {result}"
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a name must not stop a training
         client.update_flow_run(report.flow_run, name=name)  # type: ignore[arg-type]
 
