@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..core import metrics, report
 from ..core.schema import CONTRACT
 from ..core.units import together_in_resamples
 from ..io import bundle, tables
+from ..io.progress import progress
 from ..params import Run, load_run
 from ..settings import Paths
 from ..stages import split
 
+STEPS = 5  # scores, intervals, slices, importance, plots
 FEWEST_TO_JUDGE = 100  # test rows on which a perfect model is no chance
 DRAWN = ("roc", "precision_recall", "calibration", "predicted_actual")
 """Plots of dvc.yaml. DVC leaves out a plot without points, such as the ROC curve of a regression."""
@@ -33,13 +35,18 @@ def evaluate() -> dict[str, Any]:
     Raises:
         ProjectError: If there are no test rows, or a slice is named that is no column.
     """
-    run = load_run()
+    with progress("evaluate", "steps", STEPS, of_stage=True) as advance:
+        return _evaluate(load_run(), advance)
+
+
+def _evaluate(run: Run, advance: Callable[[int], None]) -> dict[str, Any]:
     loaded = bundle.load(Paths.BUNDLE)
     test = split.test(run)
     y, rows = CONTRACT.labels(test[CONTRACT.target]), test.drop(columns=CONTRACT.target)
     score = loaded.score(rows)
     answers = pd.DataFrame(score.reshape(len(score), -1), columns=CONTRACT.answers)
     tables.write(pd.concat([test[CONTRACT.keys], answers], axis=1), Paths.SCORED)
+    advance(1)
 
     metric, times, seed = run.gate.metric, run.evaluation.bootstrap, run.seed
     units = together_in_resamples(test, CONTRACT, seed)
@@ -49,10 +56,12 @@ def evaluate() -> dict[str, Any]:
     ones = np.ones(len(y))
     naive = {name: measure(y, guess, ones) for name, measure in metrics.METRICS[run.problem].items()}
     over_baseline = metrics.paired_gain(run.problem, metric, y, score, guess, times, seed, units)
+    advance(1)
     grouped, subjects = groups(test, run.evaluation.slices), _subjects(run, test)
     if subjects is not None:
         grouped = {**grouped, f"{CONTRACT.group} in training": pd.Series(np.where(subjects["known"], "yes", "no"))}
     by_slice = metrics.slices(run.problem, y, score, grouped, metric, max(20, times // 2), seed, units)
+    advance(1)
     sample = np.sort(np.random.default_rng(seed).permutation(len(y))[: run.evaluation.importance_rows])
     inputs = loaded.build_features(rows.iloc[sample])
     importance = metrics.importance(
@@ -63,6 +72,7 @@ def evaluate() -> dict[str, Any]:
         y[sample],
         seed,
     )
+    advance(1)
     effects = metrics.effects(loaded.score, rows.iloc[sample], CONTRACT.effects)
     trials = pd.DataFrame(tables.read_json(Paths.TRIALS))
     two_classes = run.problem == "classification" and score.ndim == 1
@@ -107,6 +117,7 @@ def evaluate() -> dict[str, Any]:
     curves = {**metrics.curves(run.problem, y, score), "importance": facts["importance"]}
     for name in (*DRAWN, "importance"):
         tables.write_json(curves.get(name, []), Paths.CURVES / f"{name}.json")
+    advance(1)
     tables.write_text(report.page(TITLE, facts, pictures), Paths.PAGE)
     tables.write_text(report.card(TITLE, facts), Paths.CARD)
     tables.write_json(facts, Paths.FACTS)

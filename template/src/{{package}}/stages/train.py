@@ -82,7 +82,9 @@ def train() -> None:
     print(f"search: {brought}", flush=True)
     print(f"fitting trial {chosen.number + 1} on {len(y):,} rows", flush=True)
     best = chosen.params
-    final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
+    with progress("final fit", "models", 1, of_stage=True) as advance:  # shows how long it takes; nothing else is known
+        final = model.build_model(run.problem, best, run.seed).fit(search.without_gaps(inputs), y)
+        advance(1)
     rows = _some_of(*_season(run), run.seed).drop(columns=CONTRACT.target)
     if rows.empty:  # a window may end long after its newest row
         rows = tables.read(tables.parts(Paths.VALIDATED)[-1][1][-1]).drop(columns=CONTRACT.target)
