@@ -250,17 +250,16 @@ def test_stages_and_targets_of_ones_own(fork: Project) -> None:
     assert (fork / "reports/count.txt").exists()
 
 
-@pytest.mark.parametrize("only", ["tests/core", pytest.param("", marks=pytest.mark.long)])
-def test_regression(render: Render, trained: Project, tmp_path_factory: pytest.TempPathFactory, only: str) -> None:
+@pytest.mark.long  # runs of a regression in make test: test_adopt.py
+def test_regression(render: Render, trained: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The other problem, from render to champion, with its own checks and tests; a first push of it, with all of these, is
     executed in test_workflows.py."""
     folder = tmp_path_factory.mktemp("regression") / "project"
     shutil.copytree(render(problem="regression", licence="MIT"), folder)
     project = Project(folder, **{**trained.environment, "PYTHONPATH": str(folder / "src")})
     project.make("setup")
-    if not only:
-        project.make("check")
-    assert re.search(r"\d+ passed", project.make("test", f"ONLY={only}", SOURCE_URI="", PREFECT_API_URL=""))
+    project.make("check")
+    assert re.search(r"\d+ passed", project.make("test", SOURCE_URI="", PREFECT_API_URL=""))
     make_small(project)
     said = project.make("run")
     assert "mae" in said and "1, champion" in said

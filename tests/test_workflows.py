@@ -338,7 +338,7 @@ def test_training_registers_and_pushes(act: Path, trained: Project, s3: dict[str
 # ------------------------------------------------------------------------------------------------------ Updating
 
 
-@pytest.mark.parametrize("only", ["tests/core", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.parametrize("only", ["tests/core/test_values.py", pytest.param("", marks=pytest.mark.long)])
 def test_a_newer_release_is_proposed_once(
     act: Path, two: tuple[Path, str, str], small_environment: Path, github: GitHub, tmp_path: Path, only: str
 ) -> None:
