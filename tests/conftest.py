@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,13 @@ def two(releases: Releases) -> tuple[Path, str, str]:
 
     place = once("two", make)
     return place / "copier-mlops", (place / "tag").read_text(), "v99.0.0"
+
+
+def first(cases: Iterable[Any], number: int = 1) -> list[Any]:
+    """Leave the cases after the first ones to `make test-all`."""
+    every = list(cases)
+    later = (case if isinstance(case, tuple) else (case,) for case in every[number:])
+    return [*every[:number], *(pytest.param(*case, marks=pytest.mark.long) for case in later)]
 
 
 Render = Callable[..., Path]

@@ -198,6 +198,7 @@ def test_a_fleet(projects: Path, two: tuple[Path, str, str]) -> None:
     assert "not committed" in again["dirty"]["reason"] and "notes.md" in again["dirty"]["reason"]
 
 
+@pytest.mark.long  # a fleet in make test: the test above
 def test_a_wave_that_goes_badly_is_the_last(projects: Path) -> None:
     projects.write_text("conflict\nplain\nremote\n")
     done = fleet("update", str(projects), "--json")

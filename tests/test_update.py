@@ -17,7 +17,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from conftest import ROOT, Project, once
+from conftest import ROOT, Project, first, once
 from releases import Future, Releases, future, missing, release
 
 sys.path.insert(0, str(ROOT / "template"))
@@ -443,7 +443,7 @@ MAIN = f"import sys; sys.path.insert(0, {str(ROOT / 'template')!r}); from ci.upd
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
+    first([
         (lambda project: (project / "README.md").write_text("mine"), "not committed"),
         (lambda project: (project / "new.txt").write_text("mine"), "new.txt"),
         (lambda project: shutil.rmtree(project / ".git"), "no git repository"),
@@ -452,7 +452,7 @@ MAIN = f"import sys; sys.path.insert(0, {str(ROOT / 'template')!r}); from ci.upd
         (lambda project: ((project / ANSWERS).unlink(), commit(project.folder)), "nobody knows which template"),
         (lambda project: (_answer(project, "_src_path", "/nowhere/at-all"), commit(project.folder)), "TEMPLATE="),
         (lambda project: (_answer(project, "_commit", "v0.0.7"), commit(project.folder)), "has no v0.0.7"),
-    ],
+    ], 4),
 )  # fmt: skip
 def test_what_cannot_be_updated_says_why(
     change: Callable[[Project], object], says: str, ahead: Future, tmp_path: Path
@@ -595,15 +595,15 @@ def test_answers_are_taken_as_people_type_them(releases: Releases, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [
+    first([
         ("servin=[online]", r"servin is no question of the template; did you mean serving\? It asks project_name,"),
         ("zzz=1", "zzz is no question of the template. It asks"),
         ("package=other", "package is no question"),
         ("serving=onlin", "Copier refuses: .*'onlin' is not in"),
         ("monitoring=perhaps", "monitoring is answered yes or no, not perhaps"),
         ("deploy=kubernetes", "Copier refuses"),
-    ],
-)
+    ], 2),
+)  # fmt: skip
 def test_an_answer_that_cannot_be_is_refused(two: tuple[Path, str, str], given: str, says: str, tmp_path: Path) -> None:
     template, _, after = two
     project = start(template, after, tmp_path / "project", {})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import copier
 import pytest
-from conftest import ROOT, clean_environment
+from conftest import ROOT, clean_environment, first
 from hostile_git import configure_git
 
 sys.path.insert(0, str(ROOT / "template"))
@@ -155,7 +155,7 @@ def test_the_files_of_an_option_arrive_although_gitignore_names_them(small: Smal
     ]
 
 
-@pytest.mark.parametrize("local", ["deploy/compose.yaml", "deploy", "deploy/compose.yaml/x"])
+@pytest.mark.parametrize("local", first(["deploy/compose.yaml", "deploy", "deploy/compose.yaml/x"]))
 def test_an_ignored_local_file_is_neither_overwritten_nor_deleted(local: str, small: Small) -> None:
     project = small.start()
     (project / ".gitignore").write_text("/.cache/\ndeploy\n")
@@ -223,7 +223,7 @@ KILLED: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("when", KILLED)
+@pytest.mark.parametrize("when", first(KILLED))
 def test_a_conflict_is_not_lost_when_the_update_is_killed(
     when: str, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +338,7 @@ def test_a_project_that_recorded_a_moving_tag_is_updated_from_its_own_release(sm
     assert "line_5 = 55" in (project / "code.py").read_text() and "'mine'" in (project / "code.py").read_text()
 
 
-@pytest.mark.parametrize("address", ["file://{}", "git+file://{}", "{}"])
+@pytest.mark.parametrize("address", first(["file://{}", "git+file://{}", "{}"]))
 def test_an_address_with_a_scheme_is_taken_and_remembered(address: str, small: Small) -> None:
     project = small.start()
     small.release()
@@ -402,14 +402,14 @@ def test_a_plan_needs_no_clean_project(small: Small) -> None:
 
 @pytest.mark.parametrize(
     ("words", "remedy"),
-    [
+    first([
         (["rebase", "--interactive", "HEAD^"], "git rebase --continue, or git rebase --abort"),
         (["merge", "--no-commit", "--no-ff", "other"], "git commit, or git merge --abort"),
         (["cherry-pick", "clash"], "git cherry-pick --continue, or git cherry-pick --abort"),
         (["revert", "HEAD^"], "git revert --continue, or git revert --abort"),
         (["bisect", "start"], "git bisect reset"),
-    ],
-)
+    ], 2),
+)  # fmt: skip
 def test_an_update_does_not_start_in_the_middle_of_another_command_of_git(
     words: list[str], remedy: str, small: Small
 ) -> None:
@@ -457,7 +457,7 @@ def test_an_update_of_a_commit_without_a_branch_names_commands_that_work(small: 
     assert f"git switch {start}" not in said and "git switch <your branch> && git merge update/v1.1.0" in said
 
 
-@pytest.mark.parametrize("answer", ["yes", "7", "[nonsense]"])
+@pytest.mark.parametrize("answer", first(["yes", "7", "[nonsense]"]))
 def test_an_answer_of_another_kind_is_reported_with_the_remedy(answer: str, small: Small) -> None:
     text = FILES["copier.yml"] + "serving: {type: str, multiselect: true, choices: [online, batch], default: []}\n"
     (small.template / "copier.yml").write_text(text)
