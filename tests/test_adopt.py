@@ -99,7 +99,8 @@ def test_before_a_table_comes(own: Own, render: Render, problem: str, only: str)
 # ------------------------------------------------------------------------------------------------------- Tables
 
 
-def test_customers_with_everything_that_people_write(own: Own, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["short", "whole"])
+def test_customers_with_everything_that_people_write(own: Own, tmp_path: Path, whole: bool) -> None:
     """Semicolons, decimal commas, day-first dates, yes and no, codes, personal data, text, a constant, a leak: adopted in
     one command, then the checks, the whole run and predictions pass, on code that a person could have written."""
     random.seed(1)
@@ -147,7 +148,8 @@ def test_customers_with_everything_that_people_write(own: Own, tmp_path: Path) -
     )
     said = project.make("predict", f"INPUT={fresh}")
     assert "answered 49 rows, set 1 aside" in said
-    done = project.command(".venv/bin/pytest", "-q", "tests/core/test_features.py", "tests/core/test_model.py")
+    tests = ("tests/core", "tests/stages") if whole else ("tests/core/test_features.py", "tests/core/test_model.py")
+    done = project.command(".venv/bin/pytest", "-q", *tests)
     assert done.returncode == 0, done.stdout[-6000:]
     passes_ci(project)
 
@@ -232,7 +234,8 @@ def test_json_lines_of_mixed_kinds_in_a_folder(own: Own, tmp_path: Path) -> None
     assert decisions(project)["age"]["kind"] == "integer" and decisions(project)["mixed"]["kind"] == "string"
 
 
-def test_many_classes_from_parquet(own: Own, small_environment: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["short", "whole"])
+def test_many_classes_from_parquet(own: Own, small_environment: Path, tmp_path: Path, whole: bool) -> None:
     """Classes that are numbers, inputs that are categories; predictions name the class."""
     Project(small_environment).python(
         "import numpy as np, pandas as pd; r = np.random.default_rng(0); n = 2000\n"
@@ -243,6 +246,8 @@ def test_many_classes_from_parquet(own: Own, small_environment: Path, tmp_path: 
     )
     project = own()
     adopt(project, tmp_path / "grades.parquet", "TARGET=grade", "TIME=on")
+    if whole:
+        project.make("check")
     facts = train(project)
     assert facts["classes"] == ["0", "10", "20", "30", "40"] and facts["metrics"]["auc"]["value"] > 0.8
     project.set_params(gate={"worse_than_champion": 1.0})
@@ -251,6 +256,8 @@ def test_many_classes_from_parquet(own: Own, small_environment: Path, tmp_path: 
     lines = list(csv.DictReader((project / "answers.csv").open()))
     assert {line["prediction"] for line in lines} <= set(facts["classes"])
     assert all(abs(sum(float(line[f"score {name}"]) for name in facts["classes"]) - 1) < 1e-6 for line in lines[:50])
+    if whole:
+        passes_ci(project)
 
 
 def test_a_rare_class_a_long_tail_and_a_database(own: Own, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def second(promoted: Project, tmp_path: Path) -> Project:
     return fork_of(promoted, tmp_path / "project")
 
 
-def test_a_moved_folder_works(second: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["short", "whole"])
+def test_a_moved_folder_works(second: Project, tmp_path: Path, whole: bool) -> None:
     """With an environment of its own, moved twice: every command goes on, the old folders are gone, nothing trains anew."""
     (second / ".venv").unlink()
     home = Project(second.folder, **{key: value for key, value in second.environment.items() if key != "PYTHONPATH"})
@@ -90,7 +91,12 @@ def test_a_moved_folder_works(second: Project, tmp_path: Path) -> None:
     there.folder.rename(last.folder)
     (last / ".venv").rename(last / ".cache/venv")
     (last / ".venv/bin").mkdir(parents=True)
-    assert "train ..." not in last.make("run")
+    if whole:
+        assert "version 1 is reproduced" in last.make("reproduce", "VERSION=1")
+        last.set_params(seed=22)
+        assert "3, challenger" in last.make("run")
+    else:
+        assert "train ..." not in last.make("run")
     assert not (last / ".cache/venv").exists()
     assert not there.folder.exists() and not home.folder.exists()
 

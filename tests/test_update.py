@@ -277,7 +277,7 @@ def check(project: Project, environment: Path) -> None:
 
 
 def cases() -> Iterator[object]:
-    """Every release, and the commit before this one, with every set of answers; of these the oldest and the newest release in `make test`."""
+    """Every release, and the commit before this one, with every set of answers; in `make test` the oldest and the newest release."""
     known = [] if missing() else release.released(ROOT)  # the fixture says what is missing
     refs = [*(f"v{version}" for version in known), "HEAD~1"]
     for name in SETS:
@@ -341,8 +341,9 @@ def test_an_unedited_project_becomes_a_fresh_one(name: str, ahead: Future, tmp_p
 # ----------------------------------------------------------------------------------------- In full, as people type it
 
 
+@pytest.mark.parametrize("only", ["tests/core/test_values.py", pytest.param("", marks=pytest.mark.long)])
 def test_in_full_with_a_champion_and_back(
-    ahead: Future, small_environment: Path, trained: Project, tmp_path: Path
+    ahead: Future, small_environment: Path, trained: Project, tmp_path: Path, only: str
 ) -> None:
     """Everything: a table of one's own decisions, packages that move, a champion that goes on answering, the way back."""
     project = start(ahead.clone, ahead.before, tmp_path / "project", {})
@@ -362,9 +363,7 @@ def test_in_full_with_a_champion_and_back(
         project.folder, "status", "--porcelain"
     )
 
-    said = project.make(
-        "update", "TRUST=1", ONLY="tests/core/test_values.py"
-    )  # all of them, of a rendered project: test_workflows.py
+    said = project.make("update", "TRUST=1", ONLY=only)
     assert f"{ahead.tag} on the branch update/{ahead.tag}" in said and "the champion answers as it did" in said
     holds(project, lines, ahead.moved)
     assert git(project.folder, "rev-parse", "main") == head and not git(project.folder, "status", "--porcelain")
