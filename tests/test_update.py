@@ -341,7 +341,7 @@ def test_an_unedited_project_becomes_a_fresh_one(name: str, ahead: Future, tmp_p
 # ----------------------------------------------------------------------------------------- In full, as people type it
 
 
-@pytest.mark.parametrize("only", ["tests/core/test_values.py", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.parametrize("only", ["tests/core/test_gate.py", pytest.param("", marks=pytest.mark.long)])
 def test_in_full_with_a_champion_and_back(
     ahead: Future, small_environment: Path, trained: Project, tmp_path: Path, only: str
 ) -> None:
