@@ -18,7 +18,7 @@ from ..core.metrics import r2
 from ..core.profile import Column, Profile, typed
 from ..core.search import single_input_answers, together
 from ..core.units import repeated
-from ..core.values import FALSE, NUMBER_STYLES, TRUE
+from ..core.values import FALSE, NUMBER_STYLES, TRUE, true_or_false
 
 FEWEST = 100  # rows with an answer
 FEWEST_OF_A_CLASS = 10
@@ -310,7 +310,7 @@ def _two(column: Column, warnings: list[str], asked: str) -> _Target:
 def _named(column: Column, warnings: list[str], hint: str = "") -> _Target:
     counts = {_label(key): count for key, count in (column.counts or {}).items()}
     words = {key.lower() for key in counts}
-    if words <= TRUE | FALSE and len(words) == 2 and words & TRUE and words & FALSE:
+    if true_or_false(words):
         return _two(column, warnings, "")
     alike = [[key for key in counts if key.lower() == word] for word in sorted(words)]
     if twins := [" and ".join(keys) for keys in alike if len(keys) > 1]:
@@ -327,7 +327,8 @@ def _named(column: Column, warnings: list[str], hint: str = "") -> _Target:
     if rare:
         warnings.append(f"classes of fewer than {FEWEST_OF_A_CLASS} rows are set aside: {', '.join(rare[:8])}.")
     if len(kept) == 2:  # the rarer one is what people look for, unless one says yes
-        kept.sort(key=lambda key: (key.lower() in YES, -counts[key]))
+        known = true_or_false({key.lower() for key in kept})  # with a third class, which is rare
+        kept.sort(key=lambda key: (key.lower() in (TRUE if known else YES), -counts[key]))
         why = f"two classes; the score is the probability of {kept[1]}, {counts[kept[1]] / sum(counts.values()):.2%} of the rows"
     else:
         kept.sort(key=lambda key: (0, float(key), "") if re.fullmatch(r"-?\d+", key) else (1, 0.0, key))

@@ -19,16 +19,15 @@ from ..core.contract import fingerprints
 from ..core.values import (
     EPOCHS,
     EXCEL,
-    FALSE,
     MISSING,
     NO_NUMBER,
     NUMBER_STYLES,
     TIME_STYLES,
-    TRUE,
     plain_number,
     to_number,
     to_time,
     trimmed,
+    true_or_false,
     zoned,
 )
 
@@ -37,7 +36,7 @@ Kind = Literal["text", "number", "boolean", "time"]
 DISTINCT = 2_000  # values of a column that are remembered with their counts
 ENOUGH = 0.97  # of the values follow a style, or it is said how many do not
 LEAST = 0.8  # of the values follow a style, or the column is text
-SPELLINGS = 12  # of two words, such as yes, Yes, YES and no
+SPELLINGS = 12  # of two answers, such as yes, Yes, YES and no
 MOMENT = re.compile(r"(?:^|_)(?i:at|on|ts)$|(?i:date|time|timestamp|epoch|unix)$|[a-z](?:At|On)$")
 EARLIEST, LATEST = 315_532_800, 4_102_444_800  # seconds from 1970 to 1980 and to 2100
 HASHES = 4_096  # that a count of different values is estimated from
@@ -76,7 +75,7 @@ def guess(values: pa.ChunkedArray, comma: bool = False, time: bool = False, name
     if len(texts) == 0:
         return Guess("text")
     words = {text.lower() for text in texts.slice(0, SPELLINGS + 1).to_pylist()}
-    if len(texts) <= SPELLINGS and words <= TRUE | FALSE and words & TRUE and words & FALSE and len(words) == 2:
+    if len(texts) <= SPELLINGS and true_or_false(words):
         return Guess("boolean")
     texts = trimmed(texts, NO_NUMBER).drop_null()
     if len(texts) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ NO_NUMBER = MISSING | {"-", "--", "?", ".", "None", "none", "unknown", "Unknown"
 
 TRUE = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
 FALSE = frozenset({"false", "no", "n", "f", "off", "0", "0.0"})
+SPELLED_OUT = frozenset({"true", "yes", "on", "false", "no", "off"})
 
 NUMBER_STYLES = ("1234.5", "1,234.5", "1.234,5", "1234,5", "1 234,5", "1 234.5", "1'234.5")
 """How numbers are written, by example: what stands for the decimal point, and what between thousands."""
@@ -59,6 +60,18 @@ EXCEL = "excel"
 """Numbers that count days as Excel does: 45292 is 2024-01-01."""
 
 _SIGNS = "[€$£¥%\\s\u00a0\u202f]"
+
+
+def true_or_false(words: Set[str]) -> bool:
+    """Return whether words in lower case are the two answers to a question.
+
+    More than two words are, if each answer is spelled out in one of them: y, yes, n and no. Letters alone, such as f, n, t and y, may be
+    codes.
+    """
+    answers = [TRUE & words, FALSE & words]
+    if not all(answers) or len(words) > sum(map(len, answers)):
+        return False
+    return len(words) == 2 or all(answer & SPELLED_OUT for answer in answers)
 
 
 def clean_names(header: Sequence[object]) -> list[str]:
