@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .. import ProjectError
 from ..core import contract, personal
@@ -18,7 +20,7 @@ from ..core.metrics import r2
 from ..core.profile import Column, Profile, typed
 from ..core.search import single_input_answers, together
 from ..core.units import repeated
-from ..core.values import FALSE, NUMBER_STYLES, TRUE, true_or_false
+from ..core.values import FALSE, NO_NUMBER, NUMBER_STYLES, TRUE, trimmed, true_or_false
 
 FEWEST = 100  # rows with an answer
 FEWEST_OF_A_CLASS = 10
@@ -188,13 +190,16 @@ def plan(
             f"{time} is {_day(columns[time].maximum)} in the newest row, and {newest:%Y-%m-%d} at the latest in nearly all others. The "
             f"window ends there: window.until in params.yaml. Correct the dates at the source, then set it to newest."
         )
-    unread = max((columns[name].unread / max(profile.rows, 1) for name in taken if name != target), default=0.0)
-    params["bad_share"] = max(0.02, float(f"{math.ceil(unread * 150) / 100:.2f}")) if unread > 0.015 else 0.02
+    unusable = _unusable(sample, frame, columns, taken)
+    bad = np.logical_or.reduce([*unusable.values(), np.zeros(len(frame), dtype=bool)]).mean()
+    params["bad_share"] = min(1.0, float(f"{math.ceil(bad * 150) / 100:.2f}")) if bad > 0.015 else 0.02
     warnings = answer.warnings
-    if unread > 0.015:
+    if bad > 0.015:
+        most = sorted(unusable, key=lambda name: -unusable[name].sum())
         warnings.append(
-            f"up to {unread:.1%} of the rows have values that cannot be read and are set aside: validation.max_bad_share in params.yaml "
-            f"is {params['bad_share']:g} instead of 0.02. If these values mean something, read them in io/source.py."
+            f"{bad:.1%} of the rows have values that cannot be used, most of them in {', '.join(most[:4])}, and are set aside: "
+            f"validation.max_bad_share in params.yaml is {params['bad_share']:g} instead of 0.02. If these values mean something, read "
+            "them in io/source.py."
         )
     if not group:
         warnings += _copies(frame, profile.rows, taken, bool(time), seed)
@@ -235,6 +240,32 @@ def plan(
         profile.rows,
         answer.long_tail,
     )
+
+
+def _unusable(
+    sample: pa.Table, frame: pd.DataFrame, columns: Mapping[str, Column], taken: Mapping[str, contract.Column]
+) -> dict[str, np.ndarray]:
+    """Return which rows of the sample the contract will set aside, by the column that they break; columns without such rows are left out.
+
+    One row may break several columns, so that neither the sum nor the maximum of the columns is the share of the rows.
+    """
+    found = {}
+    for name, one in taken.items():
+        values, read, kind = sample[name], frame[name], columns[name].guess.kind
+        if one.role == "time":
+            broken = read.isna().to_numpy()
+        elif one.role == "target" and one.kind == "string":  # rare classes
+            broken = np.isnan(_truth(read, one)) & read.notna().to_numpy()
+        elif kind in ("number", "time") and one.kind != "string":
+            given = trimmed(values, NO_NUMBER) if pa.types.is_string(values.type) else values
+            present = ~pc.is_null(given, nan_is_null=True).to_numpy()
+            fits = read.notna() if kind == "time" else np.isfinite(read)
+            broken = present & ~fits.to_numpy(dtype=bool)
+        else:
+            continue
+        if broken.any():
+            found[name] = broken
+    return found
 
 
 def _written(column: Column, found: contract.Column) -> str:
@@ -431,7 +462,7 @@ def _feature(column: Column, values: pd.Series, timed: bool) -> tuple[contract.C
 
     def taken(why: str, kind: Any, **rules: Any) -> tuple[contract.Column, Decision]:
         nonlocal doubt
-        if column.unread:
+        if column.unread and kind != "string":
             hidden = personal.reason(name, column.strange, 1.0)  # what is shown is written into adoption.json
             strange = hidden or ", ".join(dict.fromkeys(column.strange))
             share = f"{column.unread / column.present:.1%}"
