@@ -285,11 +285,16 @@ def _target(column: Column, asked: str) -> _Target:
     warnings = []
     if present == 0:
         raise AdoptionError(f"the target {name} has no value in any row; there is nothing to learn.")
+    words = f" {said} If one is a class, write it otherwise in the source." if (said := _words(column)) else ""
     if column.missing:
-        warnings.append(f"{column.missing:,} rows have no {name} yet: they are set aside as unlabelled, not as wrong.")
+        warnings.append(
+            f"{column.missing:,} rows have no {name} yet: they are set aside as unlabelled, not as wrong.{words}"
+        )
     if column.distinct == 1:
         only = _label(next(iter(column.counts or {}), ""))
-        raise AdoptionError(f"the target {name} is {only} in all rows; there is nothing to tell apart.")
+        raise AdoptionError(
+            f"the target {name} is {only} in all rows{' that have one' if column.missing else ''}; there is nothing to tell apart.{words}"
+        )
     if present < FEWEST:
         raise AdoptionError(
             f"{present} rows have an answer; with fewer than {FEWEST} nothing that is learnt can be trusted."
