@@ -32,6 +32,7 @@ FEW_TO_JUDGE = 500  # rows; among fewer only a column that tells all of it is ca
 YES = frozenset({"ja", "oui", "si", "sí", "sì", "sim", "tak", "evet", "да", "是", "positive", "pos"})
 FEWEST_DAYS = 3  # of which the newest can be held back
 SEASONS = 730  # days, in which each season comes back
+DAY = 86_400.0  # seconds
 LISTED = 30  # values that a contract lists
 MOST_TOGETHER = 50  # numbers that are tried together
 TOGETHER_ROWS = 20_000  # on which it is seen whether columns together give the target away
@@ -166,7 +167,7 @@ def plan(
     taken: dict[str, contract.Column] = {target: answer.column}
     decided[target] = Decision(target, "target", answer.column.kind, answer.why, answer.doubt)
     if time:
-        taken[time], decided[time] = _time(columns[time])
+        taken[time], decided[time] = _time(columns[time], frame[time])
     if identifier:
         taken[identifier], decided[identifier] = _id(columns[identifier], frame[identifier])
     if group:
@@ -183,9 +184,14 @@ def plan(
             taken[name] = found
     _leaks(frame, taken, decided, answer, seed, keep)
     _check_together(frame, taken, answer, seed, keep)
-    newest = _newest(columns[time], frame[time]) if time else None
-    params = _params(answer, columns, taken, frame, time, newest, profile.rows)
-    if newest is not None and newest.timestamp() < columns[time].maximum:
+    oldest, newest = _ends(columns[time], frame[time]) if time else (None, None)
+    params = _params(answer, columns, taken, frame, time, oldest, newest, profile.rows)
+    if oldest is not None and oldest.timestamp() > columns[time].minimum + 1:
+        answer.warnings.append(
+            f"{time} is {_day(columns[time].minimum)} in the oldest row, and {oldest:%Y-%m-%d} at the earliest in nearly all others. Such "
+            "rows are used. If the date stands for a missing one, correct it at the source."
+        )
+    if newest is not None and newest.timestamp() < columns[time].maximum - 1:
         answer.warnings.append(
             f"{time} is {_day(columns[time].maximum)} in the newest row, and {newest:%Y-%m-%d} at the latest in nearly all others. The "
             f"window ends there: window.until in params.yaml. Correct the dates at the source, then set it to newest."
@@ -387,7 +393,7 @@ def _number(column: Column, warnings: list[str]) -> _Target:
 # --------------------------------------------------------------------------------------------- Time, id, inputs
 
 
-def _time(column: Column) -> tuple[contract.Column, Decision]:
+def _time(column: Column, values: pd.Series) -> tuple[contract.Column, Decision]:
     name = column.name
     if column.guess.kind != "time":
         variable = "STYLE_" + re.sub("[^A-Za-z0-9_]", "_", name)
@@ -399,7 +405,8 @@ def _time(column: Column) -> tuple[contract.Column, Decision]:
     if column.minimum >= column.maximum:
         raise AdoptionError(f"TIME={name} is the same in all rows; leave TIME out.")
     why = f"orders the rows, from {_day(column.minimum)} to {_day(column.maximum)}" + _style(column)
-    if column.maximum - column.minimum < SEASONS * 86_400:
+    oldest, newest = _ends(column, values)
+    if newest - oldest < pd.Timedelta(days=SEASONS):
         why += "; its month is no input: none comes back in less than two years"
     doubt = column.guess.ambiguous
     if column.missing + column.unread:
@@ -710,24 +717,25 @@ def _params(
     taken: Mapping[str, contract.Column],
     frame: pd.DataFrame,
     time: str,
+    oldest: pd.Timestamp | None,
     newest: pd.Timestamp | None,
     rows: int,
 ) -> dict[str, Any]:
-    """The values of params.yaml that follow from the table; `newest` is the time of the newest row that counts."""
+    """The values of params.yaml that follow from the table; `oldest` and `newest` are the times of the first and the last row that count."""
     found: dict[str, Any] = {"problem": answer.problem}
     trials = 12 if rows < 5_000 else 8 if rows < 30_000 else 6
     inputs = sum(column.role == "feature" for column in taken.values())
     many = max(1, len(answer.column.allowed or ()) // 3, inputs // 100)  # a tree for each class, a look at each input
     drawn = {"test_share": 0.2, "folds": 5 if rows < 5_000 and many == 1 else 3}
     found["split"] = drawn
-    if newest is not None:
-        if newest.timestamp() < columns[time].maximum:
+    if oldest is not None and newest is not None:
+        if newest.timestamp() < columns[time].maximum - 1:
             found["until"] = f"{newest.normalize() + pd.Timedelta(days=1):%Y-%m-%d}"
             frame = frame[~(frame[time] > newest).to_numpy()]
         moments = frame[time].dropna()
         newest_fifth = pd.Timestamp(moments.sort_values().iloc[int(len(moments) * 0.8)])
         days = max(1, math.ceil((newest - newest_fifth) / pd.Timedelta(days=1)))
-        span = (newest.normalize() - pd.Timestamp(columns[time].minimum, unit="s", tz="UTC").normalize()).days + 1
+        span = (newest.normalize() - oldest.normalize()).days + 1
         found["span"] = max(span, days + 1)
         if span >= FEWEST_DAYS:
             days = min(days, span - 1)
@@ -756,21 +764,39 @@ def _params(
     return found
 
 
-def _newest(column: Column, times: pd.Series) -> pd.Timestamp:
-    """The time of the newest row, without a few rows that are later than all others by more than the time that those cover.
+def _ends(column: Column, times: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The times of the oldest and the newest row, without rows that are typing errors or stand for "never" or "unknown".
 
-    Such a row is a typing error, or stands for "never". Its day would be the whole test.
+    The day of such a row in the future would be the whole test; one in the past would make a year of rows look like a century.
     """
-    last = pd.Timestamp(column.maximum, unit="s", tz="UTC")
-    moments = times.dropna().sort_values()
+    moments = times.dropna().sort_values().map(pd.Timestamp.timestamp).to_numpy("float64")
+    newest, oldest = _last(moments, column.maximum), -_last(-moments[::-1], -column.minimum)
+    return pd.Timestamp(oldest, unit="s", tz="UTC"), pd.Timestamp(newest, unit="s", tz="UTC")
+
+
+def _last(moments: np.ndarray, last: float) -> float:
+    """Return the last of some sorted moments before a gap that is longer than all that they cover, and than a year.
+
+    Args:
+        moments: seconds, in order.
+        last: the last moment of the table, of which `moments` may be a sample.
+
+    Returns:
+        `last` if there is no such gap, or if after it there are more than a few rows, unless all of them are of one day.
+    """
     few = min(max(3, len(moments) // 1000), len(moments) // 10)
     if not few:
         return last
-    ends = pd.Series([*moments.iloc[-few - 1 :], last])
-    gaps = ends.diff()
-    place = int(gaps.to_numpy()[1:].argmax())
-    room = max(ends.iloc[place] - moments.iloc[0], pd.Timedelta(days=366))
-    return pd.Timestamp(ends.iloc[place]) if gaps.iloc[place + 1] > room else last
+    ends = np.array([*moments[-few - 1 :], last])
+    of_last_day = int((moments > last - DAY).sum())
+    places = [int(np.diff(ends).argmax()) + len(moments) - few - 1]
+    if 0 < of_last_day <= len(moments) // 10:
+        places.append(len(moments) - of_last_day - 1)
+    for place in places:
+        following = moments[place + 1] if place + 1 < len(moments) else last
+        if following - moments[place] > max(moments[place] - moments[0], 366 * DAY):
+            return float(moments[place])
+    return last
 
 
 def _enough_days(
@@ -851,4 +877,4 @@ def _style(column: Column) -> str:
 
 
 def _day(moment: float) -> str:
-    return f"{pd.Timestamp(moment, unit='s', tz='UTC'):%Y-%m-%d}"
+    return pd.Timestamp(moment, unit="s", tz="UTC").isoformat()[:10]  # strftime has no zeros before the year 1000
