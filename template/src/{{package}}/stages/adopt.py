@@ -116,6 +116,7 @@ def adopt(
         table = replace(table, encoding="cp1252")
         profile = look(table, *asked, notes)
         notes.append("The text is not all UTF-8; it is read as cp1252 (Western Europe).")
+    _check_readable(table, [*profile.columns], group)
     drop, keep = (tuple(map(renamed, names)) for names in (options.drop, options.keep))
     found = plan(profile, target, time, identifier, problem, drop=drop, keep=keep, group=group)
     notes += [
@@ -170,6 +171,7 @@ def look(
     if first is None:
         raise AdoptionError("the table has a header and no rows; there is nothing to learn from.")
     names = first.column_names
+    _check_readable(table, names, target, time, identifier)
     check_names(names, target=target, time=time, id=identifier)
     comma = decimal_comma(first)
     guesses = {name: guess(first[name], comma, name == time, name) for name in names}
@@ -184,6 +186,17 @@ def look(
         )
         profile.columns.update(again.columns)
     return profile
+
+
+def _check_readable(table: Table, names: Sequence[str], *asked: str) -> None:
+    """Refuse a role for a column that is there and was passed over; the reader gives the reason for a column that is asked for.
+
+    Raises:
+        ProjectError: The text names the column and its type.
+    """
+    for name in asked:
+        if name and name not in names:
+            next(iter(table.batches([name])), None)
 
 
 def _by_column(styles: Mapping[str, str], names: Sequence[str], said: dict[str, None]) -> dict[str, str]:
