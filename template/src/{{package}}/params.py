@@ -305,8 +305,8 @@ def resolve(params: Params, source: Source, overrides: Mapping[str, Mapping[str,
         overrides: Values that replace those of `params`, by section.
 
     Raises:
-        ParamsError: If the window ends before the source's newest row by more than it is long, and so must be empty, or
-            asks for days where rows have no time.
+        ParamsError: If the window ends before the source's newest row by more than it is long, and so must be empty, asks for days
+            where rows have no time, or begins before the year 1.
     """
     left_out, changed = params.defaults(), {name: dict(keys) for name, keys in (overrides or {}).items()}
     params = params.overridden(changed)
@@ -323,15 +323,26 @@ def resolve(params: Params, source: Source, overrides: Mapping[str, Mapping[str,
         return run(Resolved(start=None, test_start=None, end=None))
     newest = source.newest.astimezone(dt.UTC)
     if params.window.until == "newest":
-        end = newest.replace(microsecond=0) + dt.timedelta(seconds=1)
+        latest = dt.datetime.max.replace(tzinfo=dt.UTC)  # a row of 9999-12-31 23:59:59 has no second after it
+        last_second = newest >= latest.replace(microsecond=0)
+        end = latest if last_second else newest.replace(microsecond=0) + dt.timedelta(seconds=1)
     else:
         end = dt.datetime.combine(params.window.until, dt.time(), dt.UTC)
-    midnight = (end - dt.timedelta(seconds=1)).replace(hour=0, minute=0, second=0)
+    midnight = (end - dt.timedelta(seconds=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     drawn = params.split.test_share is not None
     days = params.window.days
+
+    def back(key: str, count: int) -> dt.datetime:
+        try:
+            return midnight - dt.timedelta(days=count - 1)
+        except OverflowError as error:
+            raise ParamsError(
+                f"{PARAMS}: {key} is {count}: so many days before {midnight:%Y-%m-%d} there was no year 1. Give fewer days."
+            ) from error
+
     resolved = Resolved(
-        start=None if days is None else midnight - dt.timedelta(days=days - 1),
-        test_start=None if drawn else midnight - dt.timedelta(days=(params.split.test_days or 0) - 1),
+        start=None if days is None else back("window.days", days),
+        test_start=None if drawn else back("split.test_days", params.split.test_days or 0),
         end=end,
     )
     if resolved.start and resolved.start > newest:
