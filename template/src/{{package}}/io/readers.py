@@ -117,7 +117,9 @@ class Table:
         first: tuple[str, list[str]] | None = None
         for path in files:
             with _naming(path):
-                for batch in _READERS[_kind(path)](self, system, path, columns, say):
+                kind = _kind(path)
+                table = _dialect(self, system, path, first[1]) if first and columns is None and kind == "csv" else self
+                for batch in _READERS[kind](table, system, path, columns, say):
                     names = batch.column_names
                     if first is None:
                         first = (path, names)
@@ -183,7 +185,8 @@ class Table:
         for frame in self.read([time or self.rows], time) if time else ():
             rows += len(frame)
             found = pd.to_datetime(frame[time], utc=True, errors="coerce", format="ISO8601").max()
-            newest = found if newest is None or found > newest else newest
+            if newest is None or pd.isna(newest) or found > newest:  # nothing is later than NaT
+                newest = found
         if time is None:
             rows = sum(batch.num_rows for batch in self.batches())
         return rows, newest
@@ -450,17 +453,28 @@ def _lines(text: io.TextIOBase, separator: str) -> Any:
     return csv.reader(text, delimiter=separator)
 
 
-def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
+def _dialect(table: Table, system: Any, path: str, columns: Collection[str]) -> Table:
+    """The table with the encoding of one of its files, and the separator, if its header has none of the columns by that of the table."""
     table = dataclasses.replace(table, encoding=_encoding_of(table, system, path))
+    header, names, _ = _header(table, system, path)
+    if not columns or len(header) > 1 or names[0] in columns:
+        return table
+    with _opened(system, path) as stream:
+        text = codecs.getincrementaldecoder(table.encoding)(errors="replace").decode(stream.read(HEAD)).lstrip("\ufeff")
+    other = _separator(text)
+    if other == table.separator or other not in header[0]:
+        return table
+    print(
+        f"note: {path} separates values by {MARKS[other]} and the source by {MARKS.get(table.separator, table.separator)}; it is read so",
+        file=sys.stderr,
+        flush=True,
+    )
+    return dataclasses.replace(table, separator=other)
+
+
+def _csv(table: Table, system: Any, path: str, columns: Sequence[str] | None, say: Say) -> Iterator[pa.Table]:
+    table = _dialect(table, system, path, columns or ())
     header, names, above = _header(table, system, path)
-    if columns and len(header) == 1 and names[0] not in columns and (other := _separator(header[0])) != table.separator:
-        print(
-            f"note: {path} separates values by {MARKS[other]} and the source by {MARKS.get(table.separator, table.separator)}; it is read so",
-            file=sys.stderr,
-            flush=True,
-        )
-        table = dataclasses.replace(table, separator=other)
-        header, names, above = _header(table, system, path)
     wanted = names if columns is None else [name for name in columns if name in names]
     count_only = wanted or names[:1]
     wrong: list[Any] = []
