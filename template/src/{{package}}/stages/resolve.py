@@ -37,10 +37,15 @@ def resolve_run(settings: Settings, small: bool = False, guess: Mapping[str, Any
         known = _known()
         if known is None or known.fingerprint != fingerprint:  # counting rows is dear, asking for a change is not
             rows, newest = source.extent(settings.source_uri)
-            if rows == 0 or (CONTRACT.time and pd.isna(newest)):
+            if rows == 0:
                 raise ProjectError(
                     "the source has no rows at all. Look whether SOURCE_URI names the right place and io/source.py "
                     "fits what is there."
+                )
+            if CONTRACT.time and pd.isna(newest):
+                raise ProjectError(
+                    f"none of {rows:,} rows at the source has a {CONTRACT.time} that can be read as a time. Look whether io/source.py says "
+                    "how it is written (`styles` of its Table), and whether SOURCE_URI names the right place."
                 )
             moment = newest.to_pydatetime(warn=False) if CONTRACT.time and newest is not None else None
             known = Source(fingerprint=fingerprint, rows=rows, newest=moment)
