@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,9 @@ def _bound(name: str, what: str, value: float, limit: float, sign: int) -> Check
     room = sign * (value - limit)
     passed = bool(room >= 0)  # NaN is not
     side = "at least" if sign > 0 else "at most"
+    if math.isnan(value):
+        why = f"{what} has no value on the test rows, which may be of one class alone; {side} {limit:.4g} is demanded ({name})"
+        return Check(name, value, limit, passed, why)
     kept = f"kept with {room:.4g} to spare" if passed else f"missed by {-room:.4g}"
     return Check(name, value, limit, passed, f"{what} is {value:.4g}, {side} {limit:.4g} is demanded: {kept} ({name})")
 

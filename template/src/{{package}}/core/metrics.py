@@ -274,6 +274,11 @@ class Interval:
         return {key: None if np.isnan(number) else number for key, number in vars(self).items()}
 
 
+def value_of(interval: Mapping[str, float | None]) -> float:
+    """The value of an interval as JSON has it; NaN for null."""
+    return float("nan") if (value := interval["value"]) is None else value
+
+
 def resamples(rows: int, times: int, seed: int, units: Array | None = None) -> Iterator[Array]:
     """How often each row counts in each bootstrap resample (Efron 1979), one resample at a time.
 

@@ -18,7 +18,7 @@ from .. import ProjectError
 from ..core import gate
 from ..core.contract import check_rows
 from ..core.gate import Outcome
-from ..core.metrics import METRICS, Interval, paired_gain
+from ..core.metrics import METRICS, Interval, paired_gain, value_of
 from ..core.schema import CONTRACT
 from ..core.units import together_in_resamples
 from ..io import bundle, git, isolated, tables
@@ -64,8 +64,8 @@ def judge(registry: Registry, run: Run, facts: Mapping[str, Any], name: str) -> 
     limits = run.gate
     verdict = gate.judge(
         limits.metric,
-        {key: np.nan if value["value"] is None else value["value"] for key, value in facts["metrics"].items()},
-        facts["over_baseline"]["value"],
+        {key: value_of(interval) for key, interval in facts["metrics"].items()},
+        value_of(facts["over_baseline"]),
         over.gain if over else None,
         limits.at_least,
         limits.at_most,

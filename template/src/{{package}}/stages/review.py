@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import ProjectError
 from ..core import gate, model, report, search
+from ..core.metrics import value_of
 from ..core.schema import CONTRACT
 from ..io import bundle, dvc, isolated, tables
 from ..params import Run, load_run
@@ -86,11 +87,11 @@ def _known_hyperparameters(champion: Mapping[str, Any] | None) -> dict[str, Any]
 def judge(run: Run, facts: Mapping[str, Any], champion: Mapping[str, Any] | None, made_up: bool) -> gate.Verdict:
     """The gate without a registry: every limit of params.yaml, and champion.json in the champion's place."""
     limits, metric = run.gate, run.gate.metric
-    metrics = {name: np.nan if found["value"] is None else found["value"] for name, found in facts["metrics"].items()}
+    metrics = {name: value_of(interval) for name, interval in facts["metrics"].items()}
     verdict = gate.judge(
         metric,
         metrics,
-        facts["over_baseline"]["value"],
+        value_of(facts["over_baseline"]),
         None,
         {} if made_up else limits.at_least,
         {} if made_up else limits.at_most,
