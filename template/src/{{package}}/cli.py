@@ -396,7 +396,8 @@ def _show(report: Any, seconds: float) -> None:
     table.add_row("search", facts["search"]["says"])
     if outcome.over_champion:
         over = outcome.over_champion
-        table.add_row("over champion", f"{over['value']:+.4f} ({over['low']:+.4f} to {over['high']:+.4f}), same rows")
+        gain, low, high = ("n/a" if over[key] is None else f"{over[key]:+.4f}" for key in ("value", "low", "high"))
+        table.add_row("over champion", f"{gain} ({low} to {high}), same rows")
     table.add_row("verdict", "passed the gate" if outcome.passed else "did not pass the gate")
     for check in outcome.verdict["checks"]:
         if not check["passed"]:
