@@ -87,7 +87,17 @@ _json_to: list[TextIO] = []
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str), file=_json_to[-1] if _json_to else sys.stdout, flush=True)
+    text = json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
+    print(text, file=_json_to[-1] if _json_to else sys.stdout, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON has no words for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ------------------------------------------------------------------------------------------------------- Stages
@@ -653,10 +663,11 @@ def move_registry(
 
 def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in rows[0] if rows else []:
+    names = dict.fromkeys(name for row in rows for name in row)  # runs may have been judged by different metrics
+    for name in names:
         table.add_column(name)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(row.get(name)) for name in names))
     _console().print(table)
 
 
