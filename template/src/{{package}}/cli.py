@@ -230,9 +230,13 @@ def adopt(
 @app.command()
 def forget(subject: Annotated[str, typer.Argument(help="The value of the id, as the source has it.")]) -> None:
     """Take a subject's rows out of every store of this project."""
+    from .core.schema import CONTRACT
     from .stages.forget import forget
 
     done = forget(Settings(), subject)
+    if not (done.rows or done.files or done.answers or done.waiting):
+        several = f" KEY is no {CONTRACT.group}: give the {CONTRACT.id} of each of its rows." if CONTRACT.group else ""
+        _warn(f"no row here has this {CONTRACT.id}. Is it written as in the source?{several}")
     print(f"removed: {done.rows:,} rows from the tables here, {done.files:,} files from the cache and the store")
     print("forgotten.txt keeps a keyed hash, so that the next run leaves the rows out; commit it with git")
     if done.versions:
