@@ -77,7 +77,7 @@ def load_champion(version: int | None = None) -> Isolated:
         from .io.registry import Registry  # brings MLflow, which takes seconds
 
     registry = Registry(settings)
-    chosen = registry.version(version) if version else registry.holder(CHAMPION)
+    chosen = registry.holder(CHAMPION) if version is None else registry.version(version)
     if chosen is None:
         raise ProjectError("there is no champion yet. `make run` trains one.")
     return _loaded(registry.bundle(chosen).absolute(), registry.digest(chosen))
@@ -106,6 +106,8 @@ def predict(frame: pd.DataFrame, version: int | None = None) -> pd.DataFrame:
 
 def _newest(folder: Path, limit: int | None) -> pd.DataFrame:
     _check_folder()
+    if limit is not None and limit < 1:
+        raise ProjectError(f"limit is {limit}. Give 1 or more, or leave it out for all rows.")
     files = [file for _, some in tables.parts(folder) for file in some]
     frames: list[pd.DataFrame] = []
     for file in reversed(files):

@@ -33,7 +33,7 @@ def predict(settings: Settings, rows_at: Path, target: Path, number: int | None 
     """
     _check_target(rows_at, target)
     registry = Registry(settings)
-    version = registry.version(number) if number else registry.holder(CHAMPION)
+    version = registry.holder(CHAMPION) if number is None else registry.version(number)
     if version is None:
         raise ProjectError("there is no champion yet. `make run` trains one.")
     champion = registry.load(version)

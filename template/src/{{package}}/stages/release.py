@@ -371,7 +371,7 @@ def promote(settings: Settings, number: int | None, why: str) -> Version:
     """
     registry = Registry(settings)
     registry.settle()
-    version = registry.version(number) if number else registry.holder(CHALLENGER)
+    version = registry.holder(CHALLENGER) if number is None else registry.version(number)
     if version is None:
         raise ProjectError(
             "there is no challenger to promote. `make run` trains one, `make history` shows all versions."
