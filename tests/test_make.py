@@ -93,6 +93,21 @@ def test_a_value_arrives_as_typed(
     assert f"{name}={HOSTILE}\n" in record, "the environment of the program has another value"
 
 
+def test_report_prints_what_is_there_and_names_what_is_missing(stubbed: Path) -> None:
+    def report() -> tuple[str, str]:
+        words = ["make", "--no-print-directory", "report"]
+        kept = {"PATH": os.environ["PATH"]}
+        done = subprocess.run(words, cwd=stubbed, env=kept, capture_output=True, text=True, check=False)
+        return done.stdout, done.stderr
+
+    pages = [stubbed / "reports" / name for name in ("report.html", "model_card.md")]
+    assert "error: there is no reports/report.html yet. `make run` writes it." in report()[1]
+    pages[0].parent.mkdir(exist_ok=True)
+    for page in pages:
+        page.touch()
+    assert report() == ("".join(f"{page}\n" for page in pages), "")
+
+
 def test_no_target_of_the_repository_reads_a_value_through_make() -> None:
     """The same mechanism: recipes of this repository read values from the environment, too."""
     makefile = ROOT / "Makefile"
