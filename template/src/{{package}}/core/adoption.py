@@ -265,8 +265,7 @@ def _unusable(
         elif kind in ("number", "time") and one.kind != "string":
             given = trimmed(values, NO_NUMBER) if pa.types.is_string(values.type) else values
             present = ~pc.is_null(given, nan_is_null=True).to_numpy()
-            fits = read.notna() if kind == "time" else np.isfinite(read)
-            broken = present & ~fits.to_numpy(dtype=bool)
+            broken = present & ~(read.notna().to_numpy() if kind == "time" else np.isfinite(read.to_numpy("float64")))
         else:
             continue
         if broken.any():
@@ -769,8 +768,11 @@ def _ends(column: Column, times: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]
 
     The day of such a row in the future would be the whole test; one in the past would make a year of rows look like a century.
     """
-    moments = times.dropna().sort_values().map(pd.Timestamp.timestamp).to_numpy("float64")
-    newest, oldest = _last(moments, column.maximum), -_last(-moments[::-1], -column.minimum)
+    moments = times.dropna().sort_values().astype("int64").to_numpy("float64") / 1e6  # from microseconds
+    oldest, newest = column.minimum, column.maximum
+    for _ in range(2):  # a row at one end hides that one at the other end is far away
+        inside = moments[(moments >= oldest) & (moments <= newest)]
+        oldest, newest = -_last(-inside[::-1], -oldest), _last(inside, newest)
     return pd.Timestamp(oldest, unit="s", tz="UTC"), pd.Timestamp(newest, unit="s", tz="UTC")
 
 
