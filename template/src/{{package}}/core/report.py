@@ -21,6 +21,7 @@ from ..core.gate import Verdict
 from ..core.metrics import calibration, curves, flat
 
 FEWEST_ROWS = 100  # of a slice that is ranked: an interval of fewer is too wide to mean anything
+MOST_INPUTS = 15  # of the picture of the importance
 INK, SOFT, MARK, GRID = "#1f2933", "#7b8794", "#0b6e99", "#e4e7eb"
 
 
@@ -150,10 +151,11 @@ def _numbers(y: np.ndarray, score: np.ndarray) -> Figure:
 
 
 def _importance(table: pd.DataFrame, metric: str) -> Figure:
-    top = table.head(15).iloc[::-1]
+    top = table.head(MOST_INPUTS).iloc[::-1]
+    shown = f", the {len(top)} most important of {len(table)}" if len(top) < len(table) else ""
     figure, (axis,) = blank(height=0.6 + 0.26 * max(len(top), 3))
     axis.barh(top["input"], top["loss"], xerr=top["spread"], color=MARK, ecolor=SOFT, height=0.65)
-    caption(axis, "Feature importance", f"loss in {metric} when the input is shuffled", "input")
+    caption(axis, f"Inputs{shown}; lines: standard deviation", f"loss in {metric} when the input is shuffled", "input")
     return figure
 
 
@@ -189,7 +191,7 @@ def _search(trials: pd.DataFrame, metric: str) -> Figure:
         axis.scatter(some["number"] + 1, some["value"], marker=mark, color=colour, label=label)
     axis.legend(frameon=False, fontsize=9)
     axis.set_xticks(trials["number"] + 1)
-    caption(axis, "Hyperparameter search", "trial", f"{metric}, mean of the folds")
+    caption(axis, f"{metric} of each trial", "trial", f"{metric}, mean of the folds")
     return figure
 
 
@@ -228,7 +230,7 @@ def table(rows: Sequence[Mapping[str, Any]], markdown: bool = False, title: str 
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(number(row[name]))}</td>" for name in names) + "</tr>" for row in rows
     )
-    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll"><table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 STYLE = """
@@ -237,7 +239,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2
 table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0 1rem } th { text-align: left; color: #7b8794; font-weight: 500 }
 caption { text-align: left; color: #7b8794; font-size: .85rem; padding-bottom: .2rem }
 th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #e4e7eb; font-variant-numeric: tabular-nums }
-img { max-width: 100%; display: block; margin: .5rem 0 } details summary { cursor: pointer; color: #0b6e99 }
+.scroll { overflow-x: auto } img { max-width: 100%; display: block; margin: .5rem 0 } details summary { cursor: pointer; color: #0b6e99 }
 .cards { display: flex; gap: 1rem; flex-wrap: wrap; margin: 1rem 0 } .cards div { border: 1px solid #e4e7eb;
 border-radius: 6px; padding: .6rem 1rem } .cards b { display: block; font-size: 1.3rem } .cards span { color: #7b8794 }
 .passed { color: #1b7a3d } .failed { color: #b3261e }
@@ -268,7 +270,9 @@ class Release:
     champion: Mapping[str, Any]
 
 
-NOT_RECORDED = "This run is not recorded: it has no version and no verdict. `make run` judges and records it."
+NOT_RECORDED = (
+    "This run is not recorded: it has no version and no verdict. <code>make run</code> judges and records it."
+)
 
 
 def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes], release: Release | None = None) -> str:
@@ -299,7 +303,13 @@ def page(title: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes], re
     window = [{"item": key.replace("_", " "), "value": value} for key, value in span.items()]
     reasons = [{"reason": reason, "rows": rows} for reason, rows in facts["data"]["reasons"].items()]
     slices = table(facts["slices"], title=f"{facts['metric']} by slice, with 95 % intervals")
-    trials = table(facts["trials"], title=f"Trials; value is {facts['metric']}, mean of the folds")
+    trials = table(
+        [
+            {"trial": line["number"] + 1} | {key: line[key] for key in line if key != "number"}
+            for line in facts["trials"]
+        ],
+        title=f"Trials; value is {facts['metric']}, mean of the folds",
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
@@ -324,22 +334,37 @@ every row.{_compared(release)}</p>
 {image["importance"]}
 {_effects(facts)}
 <h2>Hyperparameter search</h2>
+<p>{html.escape(_search_in_words(facts))}</p>
 {image["search"]}
 <details><summary>Table of trials</summary>{trials}</details>
 <h2>Training data</h2>
-{table(window, title="Window and rows")}
+{table(window, title="Window (UTC) and rows")}
 {f"<p>{html.escape(subjects(facts))}.</p>" if facts.get("subjects") else ""}
 {_columns(facts)}
-<p>Rows that broke the contract are quarantined in <code>data/set_aside</code>.</p>
-{table(reasons, title="Quarantined rows by reason")}
+{_quarantined(reasons)}
 </body></html>
 """
+
+
+def _search_in_words(facts: Mapping[str, Any]) -> str:
+    """Return what the search gained, and the trial whose hyperparameters the model has; empty for an older run."""
+    if not (found := facts.get("search")):
+        return ""
+    said = found["says"]
+    return f"{said[:1].upper()}{said[1:]}. The model has the hyperparameters of trial {found['trial']}."
+
+
+def _quarantined(reasons: Sequence[Mapping[str, Any]]) -> str:
+    if not reasons:
+        return "<p>No row broke the contract.</p>"
+    shown = table(reasons, title="Quarantined rows by reason")
+    return f"<p>Rows that broke the contract are quarantined in <code>data/set_aside</code>.</p>\n{shown}"
 
 
 def _head(release: Release | None) -> str:
     """Return the version, its verdict and each check of the gate, as HTML."""
     if release is None:
-        return f"<p><b>{html.escape(NOT_RECORDED)}</b></p>"
+        return f"<p><b>{NOT_RECORDED}</b></p>"
     passed = release.verdict["passed"]
     verdict = f'<b class="{"passed" if passed else "failed"}">{"passed" if passed else "did not pass"} the gate</b>'
     lines = {
@@ -459,8 +484,10 @@ def confusion_in_words(facts: Mapping[str, Any]) -> str:
     counts = facts["confusion"]
     chosen = counts["true_positive"] + counts["false_positive"]
     there = counts["true_positive"] + counts["false_negative"]
-    precision = f"{counts['true_positive'] / chosen:.1%}" if chosen else "not defined (no row is predicted positive)"
-    recall = f"{counts['true_positive'] / there:.1%}" if there else "not defined (no row is positive)"
+    precision = (
+        f"{100 * counts['true_positive'] / chosen:.1f} %" if chosen else "not defined (no row is predicted positive)"
+    )
+    recall = f"{100 * counts['true_positive'] / there:.1f} %" if there else "not defined (no row is positive)"
     return (
         f"A probability of {facts['threshold']:g} or more counts as positive (evaluation.threshold in params.yaml, for this "
         f"report and the model card only). Precision is {precision}, recall {recall}."
@@ -557,7 +584,7 @@ def subjects(facts: Mapping[str, Any]) -> str:
     text = f"{number(found['test'])} different {found['column']} in the test"
     if not known:
         return f"{text}, none of them in the training"
-    share = f"{text}; {number(known)} of its {number(rows)} rows ({known / rows:.0%}) are of such as are in the training, too"
+    share = f"{text}; {number(known)} of its {number(rows)} rows ({100 * known / rows:.0f} %) are of such as are in the training, too"
     return share if known == rows else f"{share}. The slice `{found['column']} in training` has the metric of both"
 
 
