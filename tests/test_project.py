@@ -16,7 +16,7 @@ def test_demo_says_where_to_look(demo: Project) -> None:
     said = (demo.folder.parent.parent / "demo.log").read_text()
     for words in (
         "336,776 rows",
-        "set aside",
+        "quarantined",
         "auc",
         "baseline",
         "passed the gate",

@@ -401,7 +401,7 @@ def _show(report: Any, seconds: float) -> None:
     table = Table(title=None, show_header=False, box=None, padding=(0, 2))
     data = facts["data"]
     table.add_row("rows in", number(data["rows"]))
-    table.add_row("set aside", f"{number(data['set_aside'])} (and {number(data['unlabelled'])} without an answer yet)")
+    table.add_row("quarantined", f"{number(data['set_aside'])} (and {number(data['unlabelled'])} without a label yet)")
     table.add_row(
         facts["metric"],
         f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])}), "

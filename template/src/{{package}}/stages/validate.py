@@ -58,7 +58,7 @@ def validate() -> dict[str, object]:
             advance(1)
     report = {**total, "reasons": dict(reasons.most_common())}
     tables.write_json(report, Paths.VALIDATION)
-    print(f"{total['good']:,} good, {total['set_aside']:,} set aside, {total['unlabelled']:,} without an answer yet")
+    print(f"{total['good']:,} good, {total['set_aside']:,} quarantined, {total['unlabelled']:,} without a label yet")
     for name, count in pooled.items():
         print(
             f"{count:,} rows have a {name} that core/schema.py does not list; they are used. List it there if it is meant"
