@@ -16,7 +16,7 @@ include template/make/environment.mk
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loop beside test test-all check format bench canary canary-issue refresh release release-check pass fleet-status \
+.PHONY: help setup wheel demo demo-loop import-repo test test-all check format bench canary canary-issue refresh release release-check pass fleet-status \
 	fleet-update
 
 help: ## list the targets
@@ -31,7 +31,7 @@ help: ## list the targets
 	    rm -rf "$(TOOLS)"; echo "error: uv could not be fetched. Install it yourself (pipx install uv, brew install uv; on Debian 'apt-get install python3-venv' also helps) and do the same again." >&2; exit 1; }; }
 	@"$(UV)" python find --quiet '>=3.11,<3.15' >/dev/null 2>&1 || { \
 	  echo "error: Python 3.11 to 3.14 is needed, and none is installed (python3 is $$(python3 --version 2>&1 || true)). Install one from your system's packages or with 'uv python install 3.12' and do the same again." >&2; exit 1; }
-	@"$(UV)" sync --quiet
+	@"$(UV)" sync --quiet --all-extras
 	@touch .venv/.ready
 
 setup: .venv/.ready ## fetch what the other targets need
@@ -53,8 +53,8 @@ demo-loop: .venv/.ready ## the demo, carried on to a live answer, and to two rep
 	@$(MAKE) --no-print-directory -C demo-loop run
 	@$(BIN)/python ci/demo_loop.py demo-loop
 
-beside: .venv/.ready ## a project beside a repository of yours: make beside REPOSITORY=../churn [INTO=../churn-mlops]
-	@$(BIN)/python -m beside "$$REPOSITORY" "$$INTO"
+import-repo: .venv/.ready ## render a project for an existing repository: make import-repo REPOSITORY=../churn [INTO=../churn-mlops]
+	@$(BIN)/python -m import_repo "$$REPOSITORY" "$$INTO"
 
 test: .venv/.ready ## what a change has to pass: a full path through every capability
 	@$(BIN)/pytest -o cache_dir="$(TOOLS)/pytest" -m "not long" -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
@@ -62,9 +62,13 @@ test: .venv/.ready ## what a change has to pass: a full path through every capab
 test-all: .venv/.ready ## that, and the long products of cases; before a release; goes on where it was cut off; writes docs/tested.md [ONLY=words]
 	@$(BIN)/pytest -o cache_dir="$(TOOLS)/pytest" -n $(WORKERS) --table=docs/tested.md $${ONLY:+-k "$$ONLY"}
 
+wheel: .venv/.ready ## build the runtime as a wheel into dist/, for projects with runtime: package
+	@"$(UV)" build --quiet --wheel --out-dir dist
+
 check: .venv/.ready ## format, lint, types, workflows
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github template/.github
 
 format: .venv/.ready ## format the code, mend what the linter can mend

@@ -195,9 +195,12 @@ def _seed(settings: dict[str, Any], path: Path) -> bool:
 
 
 def api(project: Path) -> set[str]:
-    """The names that api.py offers to the user's files: those of `__all__`, or all that do not begin with a line."""
+    """The names that the user's files may import: of api.py before 2.0, then of copier_mlops.
+
+    They are those of `__all__`, or all that do not begin with a line.
+    """
     names: set[str] = set()
-    for path in project.glob("src/*/api.py"):
+    for path in [*project.glob("src/*/api.py"), *project.glob("src/copier_mlops/__init__.py")]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
                 return set(ast.literal_eval(node.value))

@@ -1,6 +1,7 @@
 """What an update cannot do by itself: a release that moves a file of the user's, or renames an answer, brings it along here.
 
 python hooks/migrate.py VERSION [--plan] [PROJECT]     the steps of one release; --plan says what it would do
+python hooks/migrate.py VERSION --after [PROJECT]      what is left to do when Copier has merged
 
 Copier runs it before an update merges (`_migrations` in copier.yml), with the Python that runs Copier: standard library
 only, nothing newer than 3.10. Everything is looked at before anything is changed, each step is done whole or not at all,
@@ -16,7 +17,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import NoReturn
 
 ANSWERS = ".copier-answers.yml"
 OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # what a git hook around us would lead elsewhere
@@ -132,6 +136,30 @@ class Tree:
         )
         return self._write(path, content.replace(before, after))
 
+    def refuse(self, why: str) -> NoReturn:
+        """Stop before anything is changed.
+
+        Raises:
+            MigrationError: With the reason.
+        """
+        raise MigrationError(f"{why} Then run the same command again.")
+
+    def say(self, line: str) -> None:
+        """Report one thing that the step does."""
+        self._tell(line)
+
+    def git(self, *words: str, given: bytes = b"") -> str:
+        """Return the output of git in the project.
+
+        Raises:
+            MigrationError: If git fails.
+        """
+        return self._git(*words, given=given)
+
+    def index(self, *entries: tuple[str, str, str]) -> None:
+        """Change git's index in one write: mode, blob and path of each file; the mode 0 takes a file out."""
+        self._index(*entries)
+
     @cached_property
     def package(self) -> str:
         """The project's package.
@@ -139,16 +167,21 @@ class Tree:
         Raises:
             MigrationError: If it cannot be told which one that is.
         """
-        found = [
-            file.parent.name for file in sorted(self.root.glob("src/*/cli.py")) if (file.parent / "api.py").exists()
-        ]
+        layouts = (("cli.py", "api.py"), ("schema.py", "features.py", "model.py"))  # of release 1, and since 2.0
+        found: list[str] = []
+        for names in layouts:
+            found = found or [
+                folder.name
+                for folder in sorted(self.root.glob("src/*"))
+                if all((folder / name).exists() for name in names)
+            ]
         if len(found) != 1:  # somebody's second package beside ours, or files that were moved
             answers = (self.root / ANSWERS).read_text(encoding="utf-8")
             found = re.findall(r"^package: (\w+)$", answers, re.M)
         if len(found) != 1:
             raise MigrationError(
                 f"which folder of {self.root / 'src'} is this project's package? It has to be the only one with cli.py "
-                f"and api.py, or named by a line `package: name` in {ANSWERS}."
+                f"and api.py, or with schema.py, features.py and model.py, or named by a line `package: name` in {ANSWERS}."
             )
         return found[0]
 
@@ -251,15 +284,39 @@ class Tree:
 # A function for each release that moves a file of the user's or renames a question, named in the table below and by an
 # entry of `_migrations` in copier.yml. It knows the files as the release before left them. docs/releasing.md says more.
 #
-#     def to_2_0_0(tree: Tree) -> None:
+#     def to_3_0_0(tree: Tree) -> None:
 #         """The contract has a folder of its own."""
-#         tree.move("src/{package}/core/schema.py", "src/{package}/contract/schema.py")
-#         tree.replace("src/{package}/core/features.py", "from .schema import", "from ..contract.schema import")
+#         tree.move("src/{package}/schema.py", "src/{package}/contract/schema.py")
+#         tree.replace("src/{package}/features.py", "from .schema import", "from .contract.schema import")
 #         tree.rename_answer("data_remote", "data_store")
 
+
+def to_2_0_0(tree: Tree) -> None:
+    """The platform becomes the package copier_mlops, and the user's four files move."""
+    _module("to_2_0_0").before(tree)
+
+
+def after_2_0_0(tree: Tree) -> list[str]:
+    """Merged modules take their places; returns the edits that could not be merged."""
+    listed: list[str] = _module("to_2_0_0").after(tree)
+    return listed
+
+
+def _module(name: str) -> ModuleType:
+    """A module beside this file, also where this file was read without its folder on the path."""
+    folder = str(Path(__file__).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return import_module(name)
+
+
 RELEASES: dict[str, Callable[[Tree], None]] = {
-    # "2.0.0": to_2_0_0,
+    "2.0.0": to_2_0_0,
 }
+AFTER: dict[str, Callable[[Tree], list[str]]] = {
+    "2.0.0": after_2_0_0,
+}
+"""What some releases do when Copier has merged; each function returns what is left for a person."""
 
 
 def migrate(version: str, project: Path, plan: bool = False) -> None:
@@ -277,13 +334,38 @@ def migrate(version: str, project: Path, plan: bool = False) -> None:
         step(Tree(project))
 
 
+def finish(version: str, project: Path) -> int:
+    """Do what a release does after the merge; 1 if something is left for a person.
+
+    The project's own updater reads the exit code as a failure of Copier. It reports what is left with `make check`.
+
+    Raises:
+        MigrationError: If git fails.
+    """
+    tree = Tree(project)
+    left = AFTER[version](tree) if version in AFTER else []
+    if not left or _module("to_2_0_0").by_updater(tree.root):
+        return 0
+    print("error: the update is done, but these edits of yours are not in it:", file=sys.stderr)
+    print("\n".join(f"  {line}" for line in left), file=sys.stderr)
+    print("Each file has the edit and says where it belongs. Delete it when it is there.", file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     """0 if the project is as the release wants it, 1 if something is in the way."""
     parser = argparse.ArgumentParser(description="The steps of a release on a project, before an update merges.")
     parser.add_argument("version", help="the release, such as 2.0.0")
     parser.add_argument("project", nargs="?", type=Path, default=Path(), help="the project; this folder if not given")
     parser.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--after", action="store_true", help="do what is left to do when Copier has merged")
     given = parser.parse_intermixed_args()
+    if given.after:
+        try:
+            return finish(given.version, given.project)
+        except (MigrationError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     print(f"{'plan of' if given.plan else 'steps of'} release {given.version}:", flush=True)
     try:
         migrate(given.version, given.project, given.plan)

@@ -46,7 +46,7 @@ LEFT_OUT = (
 )
 # What a training leaves in a project, and what made it; another project that gets it has been trained.
 MADE = ("params.yaml", "run.yaml", "dvc.lock", "champion.json", "data", "models", "reports", "mlflow.db", "mlartifacts", ".dvc/cache",
-        "src/flight_delays/core/model.py")  # fmt: skip
+        "src/flight_delays/model.py")  # fmt: skip
 PLACE = workspace.SESSION
 FAILED = pytest.StashKey[bool]()
 
@@ -105,7 +105,7 @@ def need(said: str) -> None:
         pytest.skip(said)
 
 
-LAST = ("monitoring", "fleet", "serving_batch", "replay", "release", "mutants", "readme", "tested", "beside", "questions", "migrate",
+LAST = ("monitoring", "fleet", "serving_batch", "replay", "release", "mutants", "readme", "tested", "import_repo", "questions", "migrate",
         "serving_stream", "serving", "render", "workspace", "setup")  # fmt: skip
 """Modules that take the least time, the longest of them first; all others take longer."""
 
@@ -284,8 +284,8 @@ class Project:
     def registry(self, expression: str) -> str:
         """Evaluate an expression over `r`, the project's registry."""
         return self.python(
-            f"from {self.package}.settings import Settings; s = Settings(); s.apply()\n"
-            f"from {self.package}.io.registry import Registry; r = Registry(s)\nvalue = {expression}\nprint(value)"
+            f"from copier_mlops.settings import Settings; s = Settings(); s.apply()\n"
+            f"from copier_mlops.registry.mlflow_registry import Registry; r = Registry(s)\nvalue = {expression}\nprint(value)"
         )
 
 
@@ -361,8 +361,8 @@ def make_small(project: Project) -> None:
         gate={"at_least": {"auc": 0.5} if classes else {"r2": -1.0}, "at_most": {}, "better_than_baseline": -100.0,
               "worse_than_champion": 0.5 if classes else 50.0},
     )  # fmt: skip
-    project.replace("src/PACKAGE/core/model.py", '"max_iter": 150', '"max_iter": 50')
-    project.replace("src/PACKAGE/core/model.py", '"min_samples_leaf": 500', '"min_samples_leaf": 50')
+    project.replace("src/PACKAGE/model.py", '"max_iter": 150', '"max_iter": 50')
+    project.replace("src/PACKAGE/model.py", '"min_samples_leaf": 500', '"min_samples_leaf": 50')
 
 
 @pytest.fixture(scope="session")

@@ -172,11 +172,21 @@ def stand_in(clone: Path) -> str:
     if here:
         return here[0]
     kinds = release.successors(next(reversed(versions), ""))
-    version = kinds.get("minor") or kinds["first"]
+    ahead = [version for version in release.steps_of(clone) if version in kinds.values()]
+    version = ahead[0] if ahead else kinds.get("minor") or kinds["first"]
     unreleased(clone, "None.")
     git(clone, "add", "--all")
     release.cut(clone, version, DAY)
     return version
+
+
+def hooks_without_steps(folder: Path) -> None:
+    """Copy hooks/migrate.py into a made-up template, without the steps of this template's own releases."""
+    text = (ROOT / "hooks/migrate.py").read_text()
+    text, count = re.subn(r"^((?:RELEASES|AFTER): .* = \{\n)(?:    .*\n)*\}", r"\1}", text, flags=re.M)
+    assert count == 2
+    (folder / "hooks").mkdir(exist_ok=True)
+    (folder / "hooks/migrate.py").write_text(text)
 
 
 def add_steps(clone: Path, version: str, steps: list[str]) -> None:

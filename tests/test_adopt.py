@@ -281,7 +281,7 @@ def test_a_rare_class_a_long_tail_and_a_database(own: Own, tmp_path: Path) -> No
     adopt(project, place, "QUERY=SELECT id, a, b, kind, amount FROM pay", "TARGET=amount", "ID=id", "FORCE=1")
     facts = train(project)
     assert facts["metric"] == "mae" and facts["metrics"]["mae"]["value"] < facts["baseline"]["mae"] * 0.85
-    assert "LOG_TARGET = True" in (project / f"src/{project.package}/core/model.py").read_text()
+    assert "LOG_TARGET = True" in (project / f"src/{project.package}/model.py").read_text()
 
 
 @pytest.mark.long
@@ -342,9 +342,9 @@ def test_your_work_is_not_written_over(own: Own, tmp_path: Path) -> None:
     project = own()
     adopt(project, data, "TARGET=y")
     adopt(project, data, "TARGET=y")  # what it wrote itself it writes again
-    file = project / f"src/{project.package}/core/features.py"
+    file = project / f"src/{project.package}/features.py"
     file.write_text(file.read_text() + "# mine\n")
-    done = project.command(f".venv/bin/{project.package}", "adopt", str(data), "--target", "y")
+    done = project.command(".venv/bin/mlops", "adopt", str(data), "--target", "y")
     assert done.returncode == 3 and "-# mine" in done.stderr and "FORCE=1" in done.stderr
     assert file.read_text().endswith("# mine\n")
     adopt(project, data, "TARGET=y", "FORCE=1")
@@ -413,7 +413,7 @@ def test_personal_data_reaches_no_store_and_a_subject_is_forgotten(own: Own, tmp
         1
     ]
     pseudonym = project.python(
-        f"from {project.package}.core.contract import pseudonym; print(pseudonym('anna77@planted.example', {key!r}))"
+        f"from copier_mlops.contract.contract import pseudonym; print(pseudonym('anna77@planted.example', {key!r}))"
     )
     assert any(pseudonym in text for _, text in everything(project))
     said = project.make("forget", "KEY=anna77@planted.example")

@@ -56,21 +56,21 @@ def test_a_truncated_table(fork: Project) -> None:
     file = next((fork / "data/raw/month=2013-02").glob("*.parquet"))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    done = fork.command(f".venv/bin/{fork.package}", "validate")
+    done = fork.command(".venv/bin/mlops", "validate")
     assert done.returncode == 1 and "cannot be read as Parquet" in done.stderr and "Traceback" not in done.stderr
     fork.make("pipeline")
     assert file.read_bytes() == whole
 
 
 def test_a_missing_column(fork: Project) -> None:
-    fork.replace("src/PACKAGE/io/source.py", '"visib": "visibility"', '"visib": "visibilty"')
+    fork.replace("src/PACKAGE/source.py", '"visib": "visibility"', '"visib": "visibilty"')
     said = fork.make("pipeline", fails=True)
-    assert "column visibility is missing" in said and "core/schema.py" in said
+    assert "column visibility is missing" in said and "schema.py" in said
 
 
 def test_an_unexpected_column(fork: Project) -> None:
     fork.replace(
-        "src/PACKAGE/io/source.py",
+        "src/PACKAGE/source.py",
         "yield rows.filter(items=columns)",
         "yield rows.filter(items=[*columns, 'dep_delay'])",
     )
@@ -81,11 +81,11 @@ def test_an_unexpected_column(fork: Project) -> None:
 def test_a_leaking_column(fork: Project) -> None:
     """What is known only after departure is refused, also when the contract was told of it."""
     fork.replace(
-        "src/PACKAGE/core/schema.py",
+        "src/PACKAGE/schema.py",
         '        Column("carrier"',
         '        Column("dep_delay", "number", nullable=True),\n        Column("carrier"',
     )
-    fork.replace("src/PACKAGE/core/features.py", "AS_THEY_ARE = [", 'AS_THEY_ARE = [\n    "dep_delay",')
+    fork.replace("src/PACKAGE/features.py", "AS_THEY_ARE = [", 'AS_THEY_ARE = [\n    "dep_delay",')
     said = fork.make("run", fails=True)
     assert "one input alone nearly gives the answer: dep_delay" in said
     assert fork.registry("len(r.versions())") == "1"
@@ -142,8 +142,8 @@ def test_a_full_disk(fork: Project, full_disk: Path) -> None:
     done = fork.command(
         ".venv/bin/python",
         "-c",
-        f"from {fork.package}.io import tables; import numpy as np, pandas as pd; from pathlib import Path\n"
-        f"from {fork.package} import cli, ProjectError\n"
+        "from copier_mlops.data import tables; import numpy as np, pandas as pd; from pathlib import Path\n"
+        "from copier_mlops import cli, ProjectError\n"
         "try:\n    tables.write(pd.DataFrame({'x': np.random.default_rng(0).random(100_000)}), Path('data/features/part.parquet'))\n"
         "except ProjectError as error:\n    cli.fail(str(error))",
     )
@@ -198,7 +198,7 @@ def test_a_slice_that_is_no_column(fork: Project) -> None:
 
 def kill_when(project: Project, mark: Callable[[], bool], victim: Callable[[int], int], seconds: float = 90) -> int:
     """Start `make run`, kill a process of it when `mark` holds; returns the exit code of the command."""
-    process = project.start(f".venv/bin/{project.package}", "run")
+    process = project.start(".venv/bin/mlops", "run")
     stop = time.monotonic() + seconds
     while not mark():
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
@@ -328,8 +328,8 @@ def test_kill_between_two_steps_of_the_registry(fork: Project, step: str) -> Non
     fork.make("pipeline")
     killed = fork.command(
         ".venv/bin/python", "-c",
-        f"import os\nfrom {fork.package}.settings import Settings; s = Settings(); s.apply()\n"
-        f"from {fork.package}.io.registry import Registry\nfrom {fork.package}.stages import release\n"
+        f"import os\nfrom copier_mlops.settings import Settings; s = Settings(); s.apply()\n"
+        f"from copier_mlops.registry.mlflow_registry import Registry\nfrom copier_mlops.lifecycle import registration as release\n"
         f"whole = Registry.{step}\n"
         + (
             # a run that is begun and half logged
@@ -351,7 +351,7 @@ def test_kill_between_two_steps_of_the_registry(fork: Project, step: str) -> Non
 def test_two_runs_at_once(fork: Project) -> None:
     fork.set_params(**MORE)
     find = child_running(fork, "train")
-    first = fork.start(f".venv/bin/{fork.package}", "run")
+    first = fork.start(".venv/bin/mlops", "run")
     while not find():
         assert first.poll() is None
     said = fork.make("pipeline", fails=True)
@@ -364,7 +364,7 @@ def test_two_runs_at_once(fork: Project) -> None:
 def test_too_slow(fork: Project) -> None:
     """The time limit ends all of it, not only the orchestrator."""
     fork.replace(
-        "src/PACKAGE/core/model.py",
+        "src/PACKAGE/model.py",
         "    codes = OrdinalEncoder",
         "    __import__('time').sleep(600)\n    codes = OrdinalEncoder",
     )

@@ -32,7 +32,7 @@ from conftest import Project, Render, end, fork_of, free_port, mlflow_server, ne
 RATE = 300  # requests a second
 Figure = Callable[[str, object], None]  # told to `make bench` through pytest's report
 LOAD = Path(__file__).with_name("load.py")
-CODE = "src/{}/serving/answering.py"
+CODE = "src/copier_mlops/serving/bundle_loader.py"
 WRONG = """
 
 _right = bundle.Bundle.answers
@@ -289,10 +289,10 @@ def test_no_request_fails_while_versions_change(
     ]
     last = audit(project)[-1]
     assert (last["who"], last["why"], last["from"]["version"]) == ("Ada", "worse on Sundays", 2)
-    code = f"""
+    code = """
 import collections, json
-from {project.package}.io import deployed, prediction_log
-from {project.package}.settings import Settings
+from copier_mlops.data import deployment_logs as deployed; from copier_mlops.data import prediction_log
+from copier_mlops.settings import Settings
 print(json.dumps(collections.Counter(one["way"] for one in prediction_log.entries(*deployed.watched(Settings())))))"""
     found: dict[str, int] = {}
     wait_until(
@@ -445,7 +445,7 @@ def test_a_promotion_is_live_or_goes_back(project: Project, render: Render) -> N
     one_more = [
         ".venv/bin/python",
         "-m",
-        "ci.replicas",
+        "copier_mlops.deploy.scale",
         "2",
         "--why",
         "rows wait",
@@ -693,7 +693,9 @@ def test_a_champion_is_delivered_to_a_machine(
         for name in ports:
             if (there / f".deploy/{name}").exists():
                 more = {**os.environ, **engine.environment(), "ENV": name, "API_KEYS": key}
-                subprocess.run([sys.executable, "-m", "ci.deploy", "end"], cwd=there, env=more, check=False)
+                subprocess.run(
+                    [sys.executable, "-m", "copier_mlops.deploy.blue_green", "end"], cwd=there, env=more, check=False
+                )
         end(server)
 
 

@@ -141,9 +141,7 @@ def test_serving_streaming_and_monitoring(answering: Project, tmp_path: Path) ->
             walk.page(page)
             walk.stop()
     documented = yaml.safe_load((answering / "params.yaml").read_text())["monitoring"]
-    defaults = answering.python(
-        f"from {answering.package}.params import Monitoring; print(Monitoring().model_dump_json())"
-    )
+    defaults = answering.python("from copier_mlops.params import Monitoring; print(Monitoring().model_dump_json())")
     assert documented == {**json.loads(defaults), "promote_metric": "brier"}
 
 

@@ -40,7 +40,7 @@ def test_a_project_as_it_was_rendered_is_healthy_whatever_is_its_owners(
     assert [finding.kind for finding in report.findings] == ["outdated"] and report.checked > 100
     edit(project)
     found = {(finding.kind, finding.file) for finding in doctor.examine(project.folder, origin, uv="").findings}
-    ours = {"Makefile", f"src/{project.package}/core/metrics.py"}
+    ours = {"Makefile", "src/copier_mlops/evaluation/metrics.py"}
     assert found == {("outdated", ".copier-answers.yml"), ("deleted", "tests/core/test_values.py"), *(("edited", name) for name in ours)}  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def _sed(name: str, old: str, new: str) -> Callable[[Project], None]:
 @pytest.mark.parametrize(
     ("change", "kind", "says"),
     [
-        (lambda project: (project / "ci/gate.py").unlink(), "deleted", "ci/gate.py was deleted"),
+        (lambda project: (project / "src/copier_mlops/ci/required_jobs.py").unlink(), "deleted", "src/copier_mlops/ci/required_jobs.py was deleted"),
         (lambda project: (project / "params.yaml").unlink(), "deleted", "the platform needs it"),
         (_sed("Makefile", ".DEFAULT_GOAL", "# ours\n.DEFAULT_GOAL"), "edited", "Makefile was edited (+1 -0 lines)"),
         (_sed("pyproject.toml", "fail_under = 90", "fail_under = 10"), "edited", "fail_under is 10, the release has 90"),
@@ -96,9 +96,9 @@ def test_healing_brings_a_file_back_and_nothing_uncommitted_is_lost(
     with pytest.raises(OriginError, match="not committed"):
         doctor.bring_back(project.folder, origin, ["Makefile"])
     commit(project.folder)
-    (project / "ci/gate.py").unlink()
-    doctor.bring_back(project.folder, origin, ["Makefile", "ci/gate.py"])
-    assert (project / "Makefile").read_bytes() == before and (project / "ci/gate.py").exists()
+    (project / "src/copier_mlops/ci/required_jobs.py").unlink()
+    doctor.bring_back(project.folder, origin, ["Makefile", "src/copier_mlops/ci/required_jobs.py"])
+    assert (project / "Makefile").read_bytes() == before and (project / "src/copier_mlops/ci/required_jobs.py").exists()
     with pytest.raises(OriginError, match="has no nowhere"):
         doctor.bring_back(project.folder, origin, ["nowhere"])
 
@@ -107,13 +107,17 @@ def test_doctor_as_it_is_called(two: tuple[Path, str, str], small_environment: P
     """In the project, with its own environment: a text for people, JSON for a fleet, an exit code for CI."""
     project = healthy(two, small_environment, tmp_path / "project")
     (project / ".venv").symlink_to(small_environment / ".venv")
-    words = (".venv/bin/python", "-m", "ci.doctor")
+    words = (".venv/bin/python", "-m", "copier_mlops.updates.doctor")
     done = project.command(*words)
     assert done.returncode == 0 and "score 95 of 100" in done.stdout and "make update" in done.stdout, done.stderr
-    (project / "ci/gate.py").unlink()
+    (project / "src/copier_mlops/ci/required_jobs.py").unlink()
     done = project.command(*words, "--json")
     told = json.loads(done.stdout)
-    assert done.returncode == 1 and not told["healthy"] and told["findings"][0]["file"] == "ci/gate.py"
+    assert (
+        done.returncode == 1
+        and not told["healthy"]
+        and told["findings"][0]["file"] == "src/copier_mlops/ci/required_jobs.py"
+    )
     (project / ".copier-answers.yml").unlink()
     done = project.command(*words)
     assert done.returncode == 2 and "nobody knows which template" in done.stderr and "Traceback" not in done.stderr

@@ -103,7 +103,9 @@ def test_setup_run_update_and_deploy(
     project: Project, two: tuple[Path, str, str], tmp_path: Path, flights: Any
 ) -> None:
     make_small(project)
-    (project / "local.mk").write_text("follow: .venv/.ready\n\t@$(BIN)/python -m ci.update --checks check-lock\n")
+    (project / "local.mk").write_text(
+        "follow: .venv/.ready\n\t@$(BIN)/python -m copier_mlops.updates.update --checks check-lock\n"
+    )
     project.make("setup")
     files = {
         path.relative_to(project.folder).as_posix()

@@ -50,8 +50,8 @@ SERVICE = """
 import sys, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
-from {package}.core.schema import CONTRACT
-from {package}.serving.metrics import Metrics
+from {package}.schema import CONTRACT
+from copier_mlops.serving.metrics import Metrics
 
 metrics = Metrics(SimpleNamespace(contract=CONTRACT, version=3, digest="abc"), ["/predict"], lambda: 3, lambda: 0)
 field = CONTRACT.without_target()[0].name
@@ -294,7 +294,7 @@ class Loop:
             file.write_text(re.sub(pattern, by, file.read_text()))
         port = project.environment["SERVICE_PORT"]
         words = ["-c", SERVICE.format(package=project.package), port]
-        words = ["-m", f"{project.package}.serving.online"] if trained else words
+        words = ["-m", f"{project.package}.service"] if trained else words
         self.service = project.start(".venv/bin/python", *words)
         self.start("prometheus", "alertmanager", "receiver")
 
@@ -574,7 +574,7 @@ def test_an_alert_waits_for_alertmanager(make: Make) -> None:
     """It is raised while nobody takes it, and comes when there is somebody again."""
     project = make("Watched alone")
     project.replace(  # a minute by default
-        "ci/up.py", '["--config.file=monitoring/prometheus', '["--rules.alert.resend-delay=1s", "--config.file=monitoring/prometheus'
+        "src/copier_mlops/automation/monitoring_stack.py", '["--config.file=monitoring/prometheus', '["--rules.alert.resend-delay=1s", "--config.file=monitoring/prometheus'
     )  # fmt: skip
     with contextlib.closing(Loop(project)) as loop:
         loop.supervisor("stop", "alertmanager")

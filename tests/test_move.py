@@ -165,8 +165,8 @@ print(rows.metadata.run_id == r.version(1).run_id, len(rows.predict(example)))
 def ask(project: Project, code: str) -> str:
     """Run code over `r`, the registry that the project uses."""
     return project.python(
-        f"from {project.package}.settings import Settings; s = Settings(); s.apply()\n"
-        f"from {project.package}.io.registry import Registry; r = Registry(s)\n{code}".replace(
+        f"from copier_mlops.settings import Settings; s = Settings(); s.apply()\n"
+        f"from copier_mlops.registry.mlflow_registry import Registry; r = Registry(s)\n{code}".replace(
             "NAME", project.package.replace("_", "-")
         )
     )
@@ -195,7 +195,7 @@ def test_the_registry_moves_to_a_server(second: Project, server: str, tmp_path: 
     (second / ".env").write_text("# mine\nTIMEOUT_MINUTES=100\nMLFLOW_TRACKING_URI=sqlite:///mlflow.db\nACTOR=Ada")
     (second / ".env").chmod(0o600)
 
-    moving = second.start(f".venv/bin/{second.package}", "move-registry", server)
+    moving = second.start(".venv/bin/mlops", "move-registry", server)
     assert moving.stdout
     said = ""
     while "run 2 of" not in said:

@@ -54,9 +54,9 @@ def delivered(code: str) -> Change:
     """Change the rows, as `rows`, that the source delivers."""
 
     def change(project: Project) -> None:
-        project.replace("src/PACKAGE/io/source.py", "def read(", "def _before(")
+        project.replace("src/PACKAGE/source.py", "def read(", "def _before(")
         append(
-            "src/PACKAGE/io/source.py",
+            "src/PACKAGE/source.py",
             "\n\ndef read(*arguments):\n    import numpy as np\n\n"
             "    random = np.random.default_rng(0)\n    for rows in _before(*arguments):\n"
             f"        {code}\n        yield rows\n",
@@ -117,7 +117,7 @@ def commit(project: Project, message: str) -> None:
 
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
-FEATURES, MODEL = "src/PACKAGE/core/features.py", "src/PACKAGE/core/model.py"
+FEATURES, MODEL = "src/PACKAGE/features.py", "src/PACKAGE/model.py"
 
 MUTANTS = [
     # data
@@ -129,16 +129,16 @@ MUTANTS = [
     Mutant("the label leaks", delivered('rows["seats"] = rows["late"].astype("float64") + 100'), "review", "seats"),
     Mutant("the labels are shuffled", delivered('rows["late"] = random.permutation(rows["late"])'), "review", "gate.", long=False),
     Mutant("the labels are turned around", delivered('rows["late"] = ~rows["late"].astype("boolean")'), "review", "contract.effect"),
-    Mutant("training sees the test window", edit("src/PACKAGE/stages/split.py", '*_moments(run, "start", "test_start"), skip=skip', '*_moments(run, "start", "end"), skip=skip'), "test ONLY=tests/stages", "failed"),
+    Mutant("training sees the test window", edit("src/copier_mlops/pipeline/split.py", '*_moments(run, "start", "test_start"), skip=skip', '*_moments(run, "start", "end"), skip=skip'), "test ONLY=tests/stages", "failed"),
     Mutant("miles become kilometres", delivered('rows["distance"] = rows["distance"] * 1.609'), "test ONLY=tests/io/test_source.py", "failed"),
     Mutant("a row looks at its neighbours", edit(FEATURES, "    of = {name", "    rows = rows.assign(distance=rows['distance'].rolling(3, min_periods=1).mean())\n    of = {name"), "test ONLY=tests/core/test_features.py", "failed"),
     Mutant("a fit is not repeatable", edit(MODEL, "random_state=seed", "random_state=None"), "test-model", "test_the_same_rows_teach_the_same", long=False),
     Mutant("answers take ten times as long", edit(FEATURES, "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n", "def build_features(rows: pd.DataFrame) -> pd.DataFrame:\n    for _ in range(60):\n        rows.copy().describe(include='all')\n"), "review", "review.slower"),
     # code
     Mutant("the formatting is broken", append(MODEL, "x=1\n"), "check", "make format", long=False),
-    Mutant("a type is wrong", append("src/PACKAGE/core/gate.py", '\n\ndef half(value: float) -> str:\n    """Half of it."""\n    return value / 2\n'), "check", "return-value"),
-    Mutant("a name is not there", append("src/PACKAGE/core/gate.py", '\n\ndef half(value: float) -> float:\n    """Half of it."""\n    return vlaue / 2\n'), "check", "F821"),
-    Mutant("core talks to a disk", append("src/PACKAGE/core/gate.py", "\n\nfrom ..io import tables  # noqa: E402, F401\n"), "test ONLY=tests/test_architecture.py", "failed"),
+    Mutant("a type is wrong", append("src/copier_mlops/evaluation/gate.py", '\n\ndef half(value: float) -> str:\n    """Half of it."""\n    return value / 2\n'), "check", "return-value"),
+    Mutant("a name is not there", append("src/copier_mlops/evaluation/gate.py", '\n\ndef half(value: float) -> float:\n    """Half of it."""\n    return vlaue / 2\n'), "check", "F821"),
+    Mutant("core talks to a disk", append("src/copier_mlops/evaluation/gate.py", "\n\nfrom ..io import tables  # noqa: E402, F401\n"), "test ONLY=tests/test_architecture.py", "failed"),
     Mutant("the coverage limit is lowered", edit("pyproject.toml", "fail_under = 90", "fail_under = 50"), "check", "fail_under is 50"),
     Mutant("a test is deleted", remove_a_test, "check", "test_as_json_has_every_check", long=False),
     Mutant("a rule of params.yaml has a typo", params("bootstrap", "bootsrap"), "review", "did you mean bootstrap"),
@@ -251,10 +251,10 @@ CARELESS = [
     Mutant("a test returns before it asserts", edit(TEST, ASSERTION, f"def test_late() -> None:\n    return\n    assert TEST\n\n\n{ASSERTION}"), "standards", "return before"),
     Mutant("tests are not collected", append("tests/conftest.py", "\ncollect_ignore = ['core']\n"), "standards", "not collected"),
     Mutant("pytest gets other settings", create("pytest.ini", "[pytest]\naddopts = -k core\n"), "standards", "pytest.ini takes precedence"),
-    Mutant("code is left out of the coverage", append("src/PACKAGE/core/gate.py", "\n\nHALF = 0.5  # pragma: no cover\n"), "standards", "left out of the coverage"),
+    Mutant("code is left out of the coverage", append("src/copier_mlops/evaluation/gate.py", "\n\nHALF = 0.5  # pragma: no cover\n"), "standards", "left out of the coverage"),
     Mutant("the type checker leaves a module out", edit("pyproject.toml", "[tool.pytest", '[[tool.mypy.overrides]]\nmodule = "*.core.*"\nignore_errors = true\n\n[tool.pytest'), "standards", "tool.mypy.overrides"),
     Mutant("a rule of the linter is ignored", edit("pyproject.toml", '"ANN401",', '"ANN401", "BLE001",'), "standards", "tool.ruff.lint.ignore"),
-    Mutant("a broad except hides errors of the source", append("src/PACKAGE/io/source.py", BROAD), "check", "BLE001"),
+    Mutant("a broad except hides errors of the source", append("src/PACKAGE/source.py", BROAD), "check", "BLE001"),
     Mutant("a job may fail", edit(CI, "  test:\n", "  test:\n    continue-on-error: true\n"), "standards", "continue-on-error"),
     Mutant("the result of the tests is ignored", edit(CI, STEP, "      - run: make test || true\n"), "standards", "ignores a failure"),
     Mutant("the result of the tests is lost in a pipe", edit(CI, STEP, "      - run: make test | tail\n"), "standards", "in a pipe"),
@@ -264,10 +264,10 @@ CARELESS = [
     Mutant("some pull requests are not checked", edit(CI, "  pull_request:\n", "  pull_request:\n    paths-ignore: ['src/**']\n"), "standards", "the trigger pull_request"),
     Mutant("nothing to compare with is fetched", edit(CI, "          fetch-depth: 0\n", ""), "standards", "fetches the history"),
     Mutant("a log shows the environment", edit(CI, STEP, f"      - run: env | sort\n{STEP}"), "standards", "prints the environment"),
-    Mutant("a program prints the environment", append("src/PACKAGE/io/source.py", "\n\nimport os\n\nprint(dict(os.environ))\n"), "standards", "environment, with its secrets"),
+    Mutant("a program prints the environment", append("src/PACKAGE/source.py", "\n\nimport os\n\nprint(dict(os.environ))\n"), "standards", "environment, with its secrets"),
     Mutant("a recipe ignores failures", edit("Makefile", "\t@$(BIN)/pytest ", "\t-@$(BIN)/pytest "), "standards", "Makefile changed"),
     Mutant("a makefile of one's own replaces a gate", create("local.mk", "test:\n\t@true\n"), "standards", "local.mk changes a gate"),
-    Mutant("the job that is required passes always", edit("ci/gate.py", "return 1", "return 0"), "standards", "ci/gate.py changed"),
+    Mutant("the job that is required passes always", edit("src/copier_mlops/ci/required_jobs.py", "return 1", "return 0"), "standards", "src/copier_mlops/ci/required_jobs.py changed"),
     Mutant("a limit of the model is lowered", edit("params.yaml", "at_least: {auc: 0.6}", "at_least: {auc: 0.5}"), "standards", "gate.at_least.auc is 0.5; it was 0.6"),
     Mutant("more bad rows are allowed", edit("params.yaml", "max_bad_share: 0.02", "max_bad_share: 0.5"), "check", "validation.max_bad_share is 0.5", long=True),
     Mutant("the champion is made weaker", weaker_champion, "standards", "auc 0.71 -> 0.55"),

@@ -67,7 +67,7 @@ def test_nothing_runs_twice(demo: Project) -> None:
 
 def test_what_conducts_a_run_loads_none_of_what_works_in_it(trained: Project) -> None:
     """It begins as often as anybody looks for something new. A parser (lark) would take half of its time."""
-    loaded = trained.python(f"import sys, {trained.package}.flows.train; print(*sys.modules)").split()
+    loaded = trained.python("import sys, copier_mlops.lifecycle.flow_steps; print(*sys.modules)").split()
     assert "prefect" in loaded
     assert not {"lark", "sklearn", "scipy", "mlflow", "matplotlib", "duckdb", "optuna"} & set(loaded)
 
@@ -132,9 +132,7 @@ def test_from_version_to_version(fork: Project) -> None:
         f"pd.read_parquet(sorted(Path('data/raw').rglob('*.parquet'))[-1]).head(300).to_csv('{rows}', index=False)"
     )
     fork.make("predict", f"INPUT={rows}", "OUTPUT=one.csv")
-    fork.replace(
-        "src/PACKAGE/core/features.py", '"weekday": departure.day_of_week', '"weekday": -departure.day_of_year'
-    )
+    fork.replace("src/PACKAGE/features.py", '"weekday": departure.day_of_week', '"weekday": -departure.day_of_year')
     said = fork.make("run")
     assert "2, challenger" in said and "over champion" in said
     fork.make("predict", f"INPUT={rows}", "OUTPUT=still_one.csv")
@@ -192,7 +190,7 @@ def test_worse_than_the_champion(fork: Project) -> None:
     fork.set_params(gate={"worse_than_champion": 0.001, "at_least": {}})
     guess = "__import__('sklearn.dummy').dummy.DummyClassifier()"
     fork.replace(
-        "src/PACKAGE/core/model.py", "    codes = OrdinalEncoder", f"    return {guess}\n    codes = OrdinalEncoder"
+        "src/PACKAGE/model.py", "    codes = OrdinalEncoder", f"    return {guess}\n    codes = OrdinalEncoder"
     )
     said = fork.make("run", fails=True)
     assert "gate.worse_than_champion" in said and "gain in auc over the champion is -" in said
@@ -205,7 +203,7 @@ def test_promotion_by_itself(fork: Project) -> None:
 
 def test_another_library_drops_into_the_model(fork: Project) -> None:
     """Any estimator with fit and predict: here one that model.py itself defines, which has to travel in the bundle."""
-    path = fork / f"src/{fork.package}/core/model.py"
+    path = fork / f"src/{fork.package}/model.py"
     path.write_text(
         "import numpy as np\nfrom sklearn.base import BaseEstimator\n\n"
         "FIRST_GUESS = {'scale': 1.0}\n\n\ndef search_space(trial):\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 import copier
 import pytest
 from conftest import ROOT, GitHub, Project
-from releases import Releases, add_steps, clone_with_releases, future, git, missing, unreleased
+from releases import Releases, add_steps, clone_with_releases, future, git, hooks_without_steps, missing, unreleased
 
 sys.path.insert(0, str(ROOT / "ci"))
 import canary
@@ -75,8 +74,7 @@ def repository(tmp_path: Path) -> Path:
     for name, text in files.items():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(text)
-    (clone / "hooks").mkdir()
-    shutil.copy2(ROOT / "hooks/migrate.py", clone / "hooks/migrate.py")
+    hooks_without_steps(clone)
     git(clone, "checkout", "--quiet", "-B", "main")
     unreleased(clone, "None.")
     commit(clone)

@@ -52,7 +52,7 @@ def test_push_and_pull_through_a_folder(fork: Project) -> None:
     fork.make("push")
     for name in ("data", "models", ".dvc/cache"):
         shutil.rmtree(fork / name)
-    assert "holds no data" in fork.command(f".venv/bin/{fork.package}", "validate").stderr
+    assert "holds no data" in fork.command(".venv/bin/mlops", "validate").stderr
     fork.make("pull")
     assert "nothing has changed" in fork.make("pipeline")
 
@@ -125,7 +125,7 @@ def test_prefect_unreachable(fork: Project) -> None:
 
 def test_the_page_of_a_run(trained: Project) -> None:
     """Metrics and verdict stand on the flow run's page as Markdown."""
-    run = trained.python(f"from {trained.package}.stages.resolve import lineage; print(lineage())")
+    run = trained.python("from copier_mlops.pipeline.run_config import lineage; print(lineage())")
     text = trained.python(  # the server is shared with other projects: the page of this one's run names it
         "from prefect.client.orchestration import get_client\n"
         "with get_client(sync_client=True) as c:\n"
@@ -178,7 +178,7 @@ def test_a_temporary_server_of_a_killed_run(fork: Project) -> None:
     def servers() -> list[int]:
         return [pid for pid, words in processes_in(fork.folder) if "prefect.server.api.server:create_app" in words]
 
-    run = fork.start(f".venv/bin/{fork.package}", "run", PREFECT_API_URL="")
+    run = fork.start(".venv/bin/mlops", "run", PREFECT_API_URL="")
     said = ""
     while "train ..." not in said:  # the server is there, and the stages have begun
         line = run.stdout.readline() if run.stdout else ""
@@ -229,7 +229,7 @@ def test_a_table_in_an_object_store(empty: Project, s3: dict[str, str], tmp_path
     wrong = {**there, "AWS_SECRET_ACCESS_KEY": "wrong" * 8}
     assert "cannot be reached" in empty.make("adopt", "DATA=s3://bucket/in/", "TARGET=again", fails=True, **wrong)
     empty.make("adopt", "DATA=s3://bucket/in/*.csv", "TARGET=again", "ID=id", **there)
-    assert there["AWS_SECRET_ACCESS_KEY"] not in (empty / f"src/{empty.package}/io/source.py").read_text()
+    assert there["AWS_SECRET_ACCESS_KEY"] not in (empty / f"src/{empty.package}/source.py").read_text()
     empty.set_params(search={"trials": 2}, validation={"max_single_input_skill": 1.0, "max_model_skill": 1.0})
     assert "600 rows" in empty.make("pipeline", **there)
     assert "nothing has changed" in empty.make("pipeline", **there)

@@ -61,7 +61,7 @@ class Serving:
         self.process = project.start(
             str(python / "bin/python"),
             "-m",
-            f"{project.package}.serving.online",
+            f"{project.package}.service",
             API_KEYS=self.key,
             SERVICE_PORT=str(port),
             ANSWER_SECONDS="30",
@@ -103,11 +103,11 @@ def test_it_starts_quickly_and_small_without_what_training_needs(served: Project
 
 
 FORMS = """
-from {package}.core import model
-from {package}.params import load_run
-from {package}.stages import split
-from {package}.stages.bundle import choose, rows_to_agree_on
-from {package}.io import bundle
+from {package} import model
+from copier_mlops.params import load_run
+from copier_mlops.pipeline import split
+from copier_mlops.serving.make_bundle import choose, rows_to_agree_on
+from copier_mlops.bundle import bundle
 import dataclasses
 from pathlib import Path
 run, loaded = load_run(), bundle.load(Path("models/bundle"))
@@ -135,7 +135,7 @@ def test_a_table_of_ones_own_is_answered_without_what_fitted_it(
     shutil.copytree(render(**answers), tmp_path / "project")
     project = borrowing(tmp_path / "project", served.folder, prefect_server)
     project.make("adopt", f"DATA={tmp_path / 'rents.csv'}", "TARGET=rent", "ID=id")
-    assert "LOG_TARGET = True" in (project / f"src/{project.package}/core/model.py").read_text()
+    assert "LOG_TARGET = True" in (project / f"src/{project.package}/model.py").read_text()
     project.set_params(search={"trials": 2}, evaluation={"bootstrap": 20})
     assert "1, champion" in project.make("run")
     forms = project.python(FORMS.format(package=project.package)).splitlines()
@@ -149,7 +149,7 @@ def test_a_table_of_ones_own_is_answered_without_what_fitted_it(
     finally:
         end(serving.process)
     (project / "rows.json").write_text(json.dumps(rows))
-    score = "import json, pandas; from pathlib import Path; from {0}.io import bundle; rows = pandas.read_json('rows.json', dtype=False)\n"
+    score = "import json, pandas; from pathlib import Path; from copier_mlops.bundle import bundle; rows = pandas.read_json('rows.json', dtype=False)\n"
     score += "print(json.dumps(bundle.load(Path('models/bundle')).score(rows.astype({{'size': 'float32', 'quarter': 'str'}})).tolist()))"
     known = json.loads(project.python(score.format(project.package)))
     assert [one["score"] for one in answered] == pytest.approx(known, rel=1e-5)
@@ -311,7 +311,7 @@ def until_it_ends(serving: Serving, rows: list[dict[str, Any]]) -> list[tuple[fl
 def entries(project: Project, log: Path) -> dict[str, float]:
     """The scores of a prediction log by prediction; no frame of it is damaged."""
     found = project.python(
-        f"import json; from pathlib import Path; from {project.package}.io import prediction_log\n"
+        f"import json; from pathlib import Path; from copier_mlops.data import prediction_log\n"
         f"entries = prediction_log.entries(Path({str(log)!r}))\n"
         "print(json.dumps([(one['prediction'], one['answer']['score']) for one in entries]))\n"
         "assert entries.damaged == 0"

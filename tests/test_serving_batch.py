@@ -34,8 +34,8 @@ COMPARE = """
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from PACKAGE.io import exported
-from PACKAGE.core.contract import check_rows
+from copier_mlops.bundle import serving_bundle as exported
+from copier_mlops.contract.contract import check_rows
 bundle, rows, answers = map(Path, sys.argv[1:])
 rows = pd.concat([pd.read_parquet(file) for file in sorted(rows.glob("*.parquet"))], ignore_index=True)
 found = pd.read_csv(answers) if answers.suffix == ".csv" else pd.concat(
@@ -55,7 +55,7 @@ LOGGED = """
 import sys
 from pathlib import Path
 import pandas as pd
-from PACKAGE.io import prediction_log
+from copier_mlops.data import prediction_log
 log, answers = map(Path, sys.argv[1:])
 found = pd.concat([pd.read_parquet(file, columns=["prediction_id"]) for file in answers.glob("part-*.parquet")])["prediction_id"].dropna()
 entries = prediction_log.entries(log)

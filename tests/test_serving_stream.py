@@ -114,8 +114,8 @@ os = __import__("os"); sys.stdout.flush(); os._exit(0)
 # The consumer, but slow, in small lots, and with a word before each, so that a test can come in between.
 SLOW = """
 import sys, time
-from PACKAGE.io import brokers
-from PACKAGE.serving import stream
+from copier_mlops.serving import brokers
+from copier_mlops.serving import stream
 work = stream.Consumer.work
 def slowly(self, taken, most_bytes):
     print("a lot of", len(taken), file=sys.stderr, flush=True)
@@ -130,7 +130,7 @@ sys.exit(stream.main())
 DIES = """
 import os, signal
 import aio_pika.message, aiokafka, nats.aio.msg
-from PACKAGE.serving import stream
+from copier_mlops.serving import stream
 async def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 aio_pika.message.IncomingMessage.ack = nats.aio.msg.Msg.ack = aiokafka.AIOKafkaConsumer.commit = die
@@ -319,9 +319,7 @@ class Consuming:
     def __init__(
         self, project: Project, broker: Broker | SimpleNamespace, log: Path, code: str = "", **environment: str
     ) -> None:
-        program = (
-            ["-c", code.replace("PACKAGE", project.package)] if code else ["-m", f"{project.package}.serving.stream"]
-        )
+        program = ["-c", code.replace("PACKAGE", project.package)] if code else ["-m", "copier_mlops.serving.stream"]
         self.process = project.start(
             ".venv/bin/python",
             *program,
@@ -386,7 +384,7 @@ def live(project: Project, asked: list[dict[str, Any]], folder: Path) -> dict[st
     return json.loads(
         project.python(
             "import json, pandas as pd\n"
-            f"from {project.package}.serving.answering import answering\nfrom {project.package}.settings import Settings\n"
+            f"from copier_mlops.serving.bundle_loader import answering\nfrom copier_mlops.settings import Settings\n"
             "one = answering(Settings())\n"
             f"rows = pd.DataFrame(json.load(open({str(file)!r})))\n"
             "print(json.dumps(dict(zip(rows[one.contract.id], one.answer(rows)['score']))))"

@@ -128,7 +128,7 @@ def test_uv_is_fetched_without_an_identity_inside_another_repository(bare: Proje
 
 def test_telemetry_is_off(trained: Project) -> None:
     said = trained.python(
-        f"from {trained.package}.settings import Settings; Settings().apply()\n"
+        "from copier_mlops.settings import Settings; Settings().apply()\n"
         "import os\nfrom dvc.analytics import is_enabled\n"
         "print(is_enabled(), os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'],"
         " os.environ['PREFECT_SERVER_ANALYTICS_ENABLED'])"

@@ -86,8 +86,8 @@ def test_mlflow_serves_and_loads_the_model(trained: Project) -> None:
     expected = json.loads(
         trained.python(
             "import json, mlflow, sys, tempfile\nfrom pathlib import Path\n"
-            f"from {trained.package}.io import bundle, tables\nfrom {trained.package}.io.registry import EXAMPLE, Registry\n"
-            f"from {trained.package}.settings import Settings\nsettings = Settings(); settings.apply(); registry = Registry(settings)\n"
+            f"from copier_mlops.bundle import bundle; from copier_mlops.data import tables\nfrom copier_mlops.registry.mlflow_registry import EXAMPLE, Registry\n"
+            f"from copier_mlops.settings import Settings\nsettings = Settings(); settings.apply(); registry = Registry(settings)\n"
             "rows = tables.read(sorted(Path('data/validated').rglob('*.parquet'))[-1]).head(50).drop(columns='late')\n"
             f"model = mlflow.pyfunc.load_model('models:/{name}@champion')\nassert str(rows['scheduled_departure'].dtype).endswith('UTC]')\n"
             "mine = bundle.load(Path('models/bundle'))\nassert model.metadata.signature is not None\n"

@@ -226,7 +226,7 @@ def test_standards_are_compared_without_make() -> None:
     """A line of local.mk can let every target of make pass: the comparison runs once more, after its environment is there."""
     steps = gates.load((ROOT / "template/.github/workflows/ci.yml").read_text())["jobs"]["check"]["steps"]
     run = [step.get("run") for step in steps]
-    direct = run.index("GITHUB_STEP_SUMMARY='' .venv/bin/python -m ci.standards")
+    direct = run.index("GITHUB_STEP_SUMMARY='' .venv/bin/python -m copier_mlops.ci.quality_ratchet")
     assert direct > run.index("make check")
     assert steps[direct]["env"] == steps[run.index("make check")]["env"]
     assert "if" not in steps[direct] and "continue-on-error" not in steps[direct]
@@ -523,7 +523,7 @@ def test_every_step_is_a_target(folder: str) -> None:
     jobs = [job for path in workflows(folder) for job in yaml.safe_load(path.read_text())["jobs"].values()]
     runs = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
     # A line of the Makefile can let every target pass, so the standards are compared once more without make.
-    without_make = [run for run in runs if run.endswith(" .venv/bin/python -m ci.standards")]
+    without_make = [run for run in runs if run.endswith(" .venv/bin/python -m copier_mlops.ci.quality_ratchet")]
     assert len(without_make) == (folder == "template")
     for run in runs:
         target = re.fullmatch(r"make ([a-z-]+)", run)

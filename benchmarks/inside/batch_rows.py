@@ -34,7 +34,7 @@ def write(target: str, count: int) -> None:
 
 def alone(package: str, source: str) -> float:
     """Seconds that it takes to read a table and to answer it without looking at it, and without keeping the answers."""
-    exported = importlib.import_module(f"{package}.io.exported")
+    exported = importlib.import_module("copier_mlops.bundle.serving_bundle")
     bundle = exported.load(Path("dist/bundle"))
     names = [column.name for column in bundle.contract.without_target()]
     begun = time.perf_counter()
@@ -46,8 +46,8 @@ def alone(package: str, source: str) -> float:
 
 def scored(package: str, source: str, target: str) -> float:
     """Seconds that batch takes for the same, with all that it does beside."""
-    batch = importlib.import_module(f"{package}.serving.batch")
-    exported = importlib.import_module(f"{package}.io.exported")
+    batch = importlib.import_module("copier_mlops.serving.batch")
+    exported = importlib.import_module("copier_mlops.bundle.serving_bundle")
     settings = importlib.import_module(f"{package}.settings").Settings()
     folder = Path("dist/bundle")
     bundle = exported.load(folder)

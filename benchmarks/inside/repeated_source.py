@@ -1,4 +1,4 @@
-"""Where raw rows come from: the sample, several times over, with noise. Takes the place of a project's io/source.py.
+"""Where raw rows come from: the sample, several times over, with noise. Takes the place of a project's source.py.
 
 The original lies beside it as `source_once.py`, the number of times in `repeat.txt`. A row and its copies differ in
 their id and in every measured number, by about one percent and within the contract, so that nothing repeats that a file

@@ -1,4 +1,4 @@
-# The caller's variables that lead git, uv, pip or Python away from this project. ci/environment.py has the same lists, with reasons.
+# The caller's variables that lead git, uv, pip or Python away from this project. copier_mlops/_environment.py has the same lists, with reasons.
 unexport GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_COMMON_DIR GIT_CONFIG GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS GIT_DIR GIT_GRAFT_FILE \
   GIT_IMPLICIT_WORK_TREE GIT_INDEX_FILE GIT_INTERNAL_SUPER_PREFIX GIT_NO_REPLACE_OBJECTS GIT_OBJECT_DIRECTORY GIT_PREFIX \
   GIT_REPLACE_REF_BASE GIT_SHALLOW_FILE GIT_WORK_TREE GIT_ALLOW_PROTOCOL GIT_ATTR_NOSYSTEM GIT_ATTR_SOURCE GIT_AUTHOR_DATE GIT_COMMITTER_DATE \
